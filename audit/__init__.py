@@ -1,0 +1,1 @@
+"""What happened, kept and provable. Knows nothing of who may ask or how access is opened."""
