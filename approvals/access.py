@@ -1,0 +1,77 @@
+"""Object permissions, read in one way: assigned on the object, to the person or a group of theirs.
+
+`has_perm` is never asked for these, since it says yes to every superuser; a superuser holds none
+that was not assigned. Lists and checks use the same querysets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models import Q, QuerySet
+from guardian.shortcuts import get_objects_for_user
+
+from approvals.models import AccessLevel, AccessRequest, Grant, Target
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+
+def requestable_levels(user: Person) -> QuerySet[AccessLevel]:
+    """The levels this person may ask for, switched-off ones and their targets left out."""
+    levels: QuerySet[AccessLevel] = get_objects_for_user(
+        user,
+        "approvals.request_accesslevel",
+        AccessLevel,
+        with_superuser=False,
+        accept_global_perms=False,
+    )
+    return levels.filter(enabled=True, target__enabled=True).select_related("target")
+
+
+def _targets(user: Person, permission: str) -> QuerySet[Target]:
+    targets: QuerySet[Target] = get_objects_for_user(
+        user,
+        f"approvals.{permission}",
+        Target,
+        with_superuser=False,
+        accept_global_perms=False,
+    )
+    return targets
+
+
+def owned_targets(user: Person) -> QuerySet[Target]:
+    return _targets(user, "own_target")
+
+
+def audited_targets(user: Person) -> QuerySet[Target]:
+    return _targets(user, "audit_target")
+
+
+def visible_targets(user: Person) -> QuerySet[Target]:
+    """Targets this person may ask for a level of, owns or audits; all of them for policy staff."""
+    if user.has_perm("approvals.view_target"):
+        return Target.objects.all()
+    return Target.objects.filter(
+        Q(pk__in=requestable_levels(user).values("target"))
+        | Q(pk__in=owned_targets(user).values("pk"))
+        | Q(pk__in=audited_targets(user).values("pk"))
+    )
+
+
+def visible_requests(user: Person) -> QuerySet[AccessRequest]:
+    """One's own, those made for one or that one was asked about, those on one's targets."""
+    if user.has_perm("approvals.view_accessrequest"):
+        return AccessRequest.objects.all()
+    return AccessRequest.objects.filter(
+        Q(requester=user)
+        | Q(beneficiary=user)
+        | Q(pk__in=user.candidacies.values("stage__request"))
+        | Q(target__in=owned_targets(user).values("pk"))
+        | Q(target__in=audited_targets(user).values("pk"))
+    )
+
+
+def visible_grants(user: Person) -> QuerySet[Grant]:
+    """The grants of the requests one may see."""
+    return Grant.objects.filter(request__in=visible_requests(user).values("pk"))

@@ -1,0 +1,234 @@
+"""Closing: cut at once, clean up, read the target back, and only then say that it has ended.
+
+Never gives up and never lies: what fails stays `revoking`, keeps its error in sight and is tried
+again, cuts within 5 s and clean-ups within 60 s, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from approvals import grants, leases, targets
+from approvals.errors import DebugflowError, Invalid, ProvisionError
+from approvals.models import Grant, Step, StepKind
+from approvals.provisioning.base import Account, Provisioner
+from approvals.states import EndReason, GrantState
+from approvals.transition import move
+from audit import clock, log
+from audit.log import SYSTEM
+
+logger = structlog.get_logger(__name__)
+
+FIRST_RETRY = 0.5  # seconds; doubled with each attempt
+LAST_RETRY = {StepKind.CUT: 5.0, StepKind.CLEAN: 60.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One claimed attempt at cutting or cleaning up."""
+
+    grant: Grant
+    step: Step
+    kind: StepKind
+    lease: str
+    target_id: int
+
+
+def overdue() -> Q:
+    """Access that should have ended: past its end, never opened in its budget, holder gone."""
+    now = clock.DbNow()
+    return Q(state__in=[GrantState.PROVISIONING, GrantState.ACTIVE]) & (
+        Q(expires_at__lte=now)
+        | Q(state=GrantState.PROVISIONING, open_before__lte=now)
+        | Q(beneficiary__is_active=False)
+        | Q(request__requester__is_active=False)
+    )
+
+
+def cuts_due() -> QuerySet[Grant]:
+    """Grants to be cut now, the longest overdue first."""
+    again = (
+        Q(state=GrantState.REVOKING, cut_at__isnull=True, next_try_at__lte=clock.DbNow())
+        & leases.free()
+    )
+    return Grant.objects.filter(overdue() | again).order_by("expires_at", "id")
+
+
+def cleanups_due() -> QuerySet[Grant]:
+    """Grants that are cut and still have something to be cleaned up."""
+    return Grant.objects.filter(
+        leases.free(),
+        state=GrantState.REVOKING,
+        cut_at__isnull=False,
+        next_try_at__lte=clock.DbNow(),
+    ).order_by("next_try_at", "id")
+
+
+def claim(
+    kind: StepKind,
+    *,
+    worker: str,
+    only: int | None = None,
+    room: leases.Room | None = None,
+) -> list[Job]:
+    """Commit the intent to end what is due, and take the leases of the attempts."""
+    rows = cuts_due() if kind == StepKind.CUT else cleanups_due()
+    rows = rows if only is None else rows.filter(pk=only)
+    jobs = []
+    with transaction.atomic(), log.batch():
+        for grant in leases.pick(rows, room or leases.Room(free=1)):
+            now = clock.now()
+            if grant.state != GrantState.REVOKING:
+                _intend(grant, now)
+            step = leases.take(grant, kind, worker=worker, now=now)
+            jobs.append(
+                Job(
+                    grant=grant,
+                    step=step,
+                    kind=kind,
+                    lease=grant.lease,
+                    target_id=grant.target_id,
+                )
+            )
+    return jobs
+
+
+def _intend(grant: Grant, now: datetime) -> None:
+    """Write down the end of a grant that is `overdue`, with its reason."""
+    if not (grant.beneficiary.is_active and grant.request.requester.is_active):
+        note = "Whoever asked, or for whom, was deactivated."
+        grants.finish(grant, EndReason.REVOKED, by=SYSTEM, now=now, code="deactivated", note=note)
+    elif grant.state == GrantState.PROVISIONING:
+        note = "It could not be opened in time."
+        grants.finish(grant, EndReason.FAILED, by=SYSTEM, now=now, code="open_budget", note=note)
+    else:
+        grants.finish(grant, EndReason.EXPIRED, by=SYSTEM, now=now)
+
+
+def run(job: Job) -> bool:
+    """Carry out one attempt; False if it failed and will be tried again."""
+    try:
+        provisioner = targets.provisioner(job.grant.target)
+        account = account_of(job.grant)
+        if job.kind == StepKind.CUT:
+            provisioner.cut(account)
+            _cut(job)
+        else:
+            _clean(job, provisioner, account)
+    except (ProvisionError, Invalid) as error:
+        _failed(job, error)
+        return False
+    return True
+
+
+def account_of(grant: Grant) -> Account:
+    """The grant's account with what every attempt at opening it may have left."""
+    opened = Step.objects.filter(grant=grant, kind=StepKind.OPEN).first()
+    traces = opened.traces if opened else []
+    return Account(grant_id=grant.pk, account=grant.account, traces=traces)
+
+
+def _held(job: Job) -> Grant | None:
+    grant = Grant.objects.locked(job.grant.pk)
+    held = grant.state == GrantState.REVOKING and grant.lease == job.lease
+    return grant if held else None
+
+
+def _cut(job: Job) -> None:
+    with transaction.atomic(), log.batch():
+        if (grant := _held(job)) is None:
+            return
+        now = clock.now()
+        grant.cut_at, grant.last_error, grant.attempts = now, "", 0
+        grant.save(update_fields=["cut_at", "last_error", "attempts"])
+        _done(job, now)
+        leases.drop(grant, next_try_at=now)
+        log.record(
+            "grant.cut", actor=SYSTEM, subject=grant, at=now, late_ms=lateness_ms(grant, now)
+        )
+
+
+def lateness_ms(grant: Grant, now: datetime) -> int:
+    """Milliseconds from the moment the access was to end (its end, or a revoke) to `now`."""
+    ends = [moment for moment in (grant.expires_at, grant.revoking_at) if moment]
+    return max(0, round((now - min(ends)).total_seconds() * 1000))
+
+
+def _clean(job: Job, provisioner: Provisioner, account: Account) -> None:
+    provisioner.clean(account)
+    seen = provisioner.observe(account)
+    if not seen.gone:
+        left = ", ".join(seen.leftovers) or "a session or sign-in"
+        raise ProvisionError(f"Read back after cleaning up: still there: {left}.", code="left")
+    _ended(job)
+
+
+def _ended(job: Job) -> None:
+    with transaction.atomic(), log.batch():
+        if (grant := _held(job)) is None:
+            return
+        now = clock.now()
+        grant.ended_at, grant.last_error, grant.stuck_since = now, "", None
+        _done(job, now)
+        leases.drop(grant, next_try_at=None)
+        move(
+            grant,
+            GrantState.ENDED,
+            by=SYSTEM,
+            at=now,
+            changed=("ended_at", "last_error", "stuck_since"),
+            reason=grant.end_reason,
+            account=grant.account,
+        )
+
+
+def _done(job: Job, now: datetime) -> None:
+    job.step.finished_at, job.step.last_error = now, ""
+    job.step.save(update_fields=["finished_at", "last_error"])
+
+
+def _failed(job: Job, error: DebugflowError) -> None:
+    with transaction.atomic(), log.batch():
+        if (grant := _held(job)) is None:
+            return
+        now = clock.now()
+        message = error.message[:500]
+        # An outage of hours is one line in the log, not one for every try.
+        if message != grant.last_error:
+            _record_failure(job, grant, error, now)
+        job.step.last_error = grant.last_error = message
+        job.step.save(update_fields=["last_error"])
+        grant.attempts += 1
+        grant.stuck_since = grant.stuck_since or now
+        grant.save(update_fields=["last_error", "attempts", "stuck_since"])
+        leases.drop(grant, next_try_at=now + _backoff(job))
+
+
+def _backoff(job: Job) -> timedelta:
+    exponent = min(job.step.attempts - 1, 10)
+    return timedelta(seconds=min(LAST_RETRY[job.kind], FIRST_RETRY * 2**exponent))
+
+
+def _record_failure(job: Job, grant: Grant, error: DebugflowError, now: datetime) -> None:
+    log.record(
+        "grant.attempt_failed",
+        actor=SYSTEM,
+        subject=grant,
+        at=now,
+        step=str(job.kind),
+        attempt=job.step.attempts,
+        code=error.code,
+        error=error.message[:500],
+    )
+
+
+def close_grant(grant_id: int, *, worker: str) -> None:
+    """Cut one grant and clean it up, as far as it is due and nobody else is at it."""
+    for kind in (StepKind.CUT, StepKind.CLEAN):
+        for job in claim(kind, worker=worker, only=grant_id):
+            run(job)

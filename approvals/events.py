@@ -1,0 +1,42 @@
+"""The names of everything this package writes into the audit log. An undeclared one is refused."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from approvals.states import GrantState, RequestState, StageState
+from audit.actions import declare
+
+MOVES: Final = (
+    *(f"accessrequest.{state}" for state in RequestState),
+    *(f"requeststage.{state}" for state in StageState),
+    *(f"grant.{state}" for state in GrantState),
+)
+VERBS: Final = (
+    "accessrequest.submitted",
+    "accessrequest.rescoped",
+    "vote.cast",
+    "vote.replaced",
+    "vote.voided",
+    "grant.attempt_failed",
+    "grant.cut",
+    "grant.revealed",
+    "target.created",
+    "target.changed",
+    "accesslevel.created",
+    "accesslevel.changed",
+    "policy.changed",
+    "policy.published",
+)
+REFUSALS: Final = (
+    "submit.refused",
+    "vote.refused",
+    "cancel.refused",
+    "release.refused",
+    "revoke.refused",
+    "expire.refused",
+    "reveal.refused",
+    "administration.refused",
+)
+
+declare(*MOVES, *VERBS, *REFUSALS)

@@ -1,0 +1,217 @@
+"""The verbs of a grant: what people and the clock may do to it. Nothing here touches a target.
+
+`opening` and `closing` carry out on the target what these verbs write down first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from approvals import access, queue, secrets
+from approvals.errors import Invalid, WrongState
+from approvals.models import Decision, Grant, Vote
+from approvals.policy import Refusal
+from approvals.states import EndReason, GrantState
+from approvals.transition import actor, move, verb
+from audit import clock, log
+from audit.log import Subject
+
+if TYPE_CHECKING:
+    from approvals.models import AccessRequest
+    from approvals.people import Person
+
+OPEN_TASK = "approvals.tasks.open_grant"
+CLOSE_TASK = "approvals.tasks.close_grant"
+NOTE_MAX = 300
+
+
+def grant_subject(pk: int) -> Subject:
+    return Subject("grant", str(pk), f"grant {pk}", f"grant:{pk}")
+
+
+def schedule(request: AccessRequest, *, by: Person, now: datetime) -> Grant:
+    """Create the grant of a request that has just been approved, in the same transaction."""
+    opens_at = max(now, request.starts_at or now)
+    activation = timedelta(seconds=request.policy_version.activation_ttl)
+    grant = Grant.objects.create(
+        request=request,
+        beneficiary=request.beneficiary,
+        target=request.target,
+        level=request.level,
+        scope=request.scope,
+        scope_hash=request.scope_hash,
+        duration=request.duration,
+        approved_at=now,
+        opens_at=opens_at,
+        activate_before=opens_at + activation,
+        next_try_at=opens_at,
+    )
+    log.record(
+        "grant.scheduled",
+        actor=actor(by),
+        subject=grant,
+        at=now,
+        scope_hash=grant.scope_hash,
+        opens_at=opens_at,
+    )
+    queue.ring(OPEN_TASK, grant.pk)
+    return grant
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What the holder needs to connect. Shown once."""
+
+    connection: dict[str, Any]
+    password: str
+
+
+@verb("reveal.refused", grant_subject)
+def reveal(grant_id: int, *, by: Person) -> Credential:
+    """Hand the holder the credential, once. Raises NotAllowed, WrongState."""
+    grant = _locked(grant_id)
+    now = clock.now()
+    if (refusal := may_reveal(grant, by, now)) is not None:
+        raise refusal.error()
+    password = unsealed(grant)
+    grant.secret, grant.revealed_at = "", now
+    grant.save(update_fields=["secret", "revealed_at"])
+    log.record("grant.revealed", actor=actor(by), subject=grant, at=now)
+    return Credential(dict(grant.connection), password)
+
+
+@verb("release.refused", grant_subject)
+def release(grant_id: int, *, by: Person) -> Grant:
+    """Give the access back before its end. Raises NotAllowed, WrongState."""
+    grant = _locked(grant_id)
+    now = clock.now()
+    if (refusal := may_release(grant, by)) is not None:
+        raise refusal.error()
+    finish(grant, EndReason.RELEASED, by=by, now=now)
+    return grant
+
+
+@verb("revoke.refused", grant_subject)
+def revoke(grant_id: int, *, by: Person, reason: str) -> Grant:
+    """Take the access away, saying why. Raises NotAllowed, WrongState, Invalid."""
+    grant = _locked(grant_id)
+    now = clock.now()
+    if (refusal := may_revoke(grant, by)) is not None:
+        raise refusal.error()
+    if not reason.strip() or len(reason) > NOTE_MAX or "\x00" in reason:
+        raise Invalid(fields={"reason": [f"Say why, in 1 to {NOTE_MAX} characters."]})
+    finish(grant, EndReason.REVOKED, by=by, now=now, note=reason)
+    return grant
+
+
+def _locked(grant_id: int) -> Grant:
+    try:
+        return Grant.objects.locked(grant_id)
+    except Grant.DoesNotExist:
+        raise WrongState("This grant does not exist.", code="gone") from None
+
+
+def finish(
+    grant: Grant, reason: EndReason, *, by: object, now: datetime, note: str = "", code: str = ""
+) -> None:
+    """Commit to the end of a grant whose row the caller has locked: the intent, before the deed.
+
+    One that never began to open ends here and now; any other is `revoking` until the target has
+    been read back. Whoever was working on it has lost the lease.
+    """
+    grant.end_reason, grant.end_note, grant.end_code = reason, note, code
+    grant.lease, grant.lease_until, grant.next_try_at, grant.attempts = "", None, now, 0
+    fields = ["end_reason", "end_note", "end_code", "lease", "lease_until", "next_try_at"]
+    if grant.state == GrantState.SCHEDULED:
+        grant.ended_at = now
+        to, fields = GrantState.ENDED, [*fields, "ended_at"]
+    else:
+        grant.revoking_at, grant.secret = now, ""
+        to, fields = GrantState.REVOKING, [*fields, "attempts", "revoking_at", "secret"]
+        queue.ring(CLOSE_TASK, grant.pk)
+    move(grant, to, by=by, at=now, changed=tuple(fields), reason=str(reason), note=note, code=code)
+
+
+def permitted_actions(grant: Grant, person: Person, now: datetime) -> dict[str, Refusal | None]:
+    """For each action on a grant: None if `person` may do it now, else the Refusal."""
+    return {
+        "reveal": may_reveal(grant, person, now),
+        "release": may_release(grant, person),
+        "revoke": may_revoke(grant, person),
+    }
+
+
+def may_reveal(grant: Grant, person: Person, now: datetime) -> Refusal | None:
+    if person.pk != grant.beneficiary_id:
+        return Refusal("not_yours", "Only its holder is shown the credential.")
+    if not is_usable(grant, now):
+        return Refusal("wrong_state", f"This access is {shown_state(grant, now)} now.")
+    if not grant.secret:
+        return Refusal(
+            "wrong_state",
+            "The password was shown already and is not kept. Release this access and ask again.",
+        )
+    return None
+
+
+def may_release(grant: Grant, person: Person) -> Refusal | None:
+    if person.pk != grant.beneficiary_id:
+        return Refusal("not_yours", "Only its holder can release it. Its target's owners revoke.")
+    return _going(grant)
+
+
+def may_revoke(grant: Grant, person: Person) -> Refusal | None:
+    """Owners of the target, whoever approved it, and whoever asked for it for somebody else."""
+    if (refusal := _going(grant)) is not None:
+        return refusal
+    asked = person.pk == grant.request.requester_id != grant.beneficiary_id
+    if asked or _approved(grant, person) or _owns(grant, person):
+        return None
+    return Refusal(
+        "not_yours", "Owners of the target and those who approved this access can revoke it."
+    )
+
+
+def _approved(grant: Grant, person: Person) -> bool:
+    votes = Vote.objects.counting().filter(stage__request=grant.request_id, voter=person)
+    return votes.filter(decision=Decision.APPROVE).exists()
+
+
+def _owns(grant: Grant, person: Person) -> bool:
+    return access.owned_targets(person).filter(pk=grant.target_id).exists()
+
+
+def _going(grant: Grant) -> Refusal | None:
+    if grant.state in (GrantState.REVOKING, GrantState.ENDED):
+        label = GrantState(grant.state).label.lower()
+        return Refusal("wrong_state", f"This access is {label} already.")
+    return None
+
+
+def is_usable(grant: Grant, now: datetime) -> bool:
+    """Whether the holder may connect: computed from the clock, however late a sweeper is."""
+    return (
+        grant.state == GrantState.ACTIVE and grant.expires_at is not None and grant.expires_at > now
+    )
+
+
+def shown_state(grant: Grant, now: datetime) -> str:
+    if grant.state == GrantState.ACTIVE and not is_usable(grant, now):
+        return GrantState.REVOKING.label.lower()
+    return GrantState(grant.state).label.lower()
+
+
+def seal(grant: Grant, password: str) -> str:
+    return secrets.seal(password, table="grant", key=str(grant.pk), field="secret")
+
+
+def unsealed(grant: Grant) -> str:
+    return secrets.unseal(grant.secret, table="grant", key=str(grant.pk), field="secret")
+
+
+def require_held(grant: Grant, lease: str, state: GrantState) -> None:
+    """Raise WrongState unless `lease` still holds the (locked) grant in `state`."""
+    if grant.state != state or grant.lease != lease:
+        raise WrongState("The lease on this grant was lost.", code="fenced")

@@ -1,0 +1,87 @@
+"""Who works on a grant: a lease taken under the row's lock, and the step it is for.
+
+A lease fences our own retries only. What fences the target is told in `opening` and `closing`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+
+from approvals.models import Grant, Step, StepKind
+from audit import clock
+
+# Longer than an opening's client-side deadline on the target (30 s), so that a living worker
+# never loses its lease to the clock alone.
+LEASE = 45  # seconds
+PER_TARGET = 2
+
+
+def free() -> Q:
+    """Nobody works on it, or whoever did has not been heard of for a lease's length."""
+    return Q(lease_until__isnull=True) | Q(lease_until__lte=clock.DbNow())
+
+
+@dataclass(kw_only=True)
+class Room:
+    """How much more one worker may take on: in all, and per target.
+
+    At most two at once per target, and one for a target that is failing, so that a dead one
+    cannot hold up the others.
+    """
+
+    free: int
+    in_flight: Counter[int] = field(default_factory=Counter)
+    failing: frozenset[int] = frozenset()
+
+    def full(self) -> list[int]:
+        return [target for target in self.in_flight if not self._left(target)]
+
+    def takes(self, target: int) -> bool:
+        """Whether one more for this target fits; if so, it is counted."""
+        if self.free <= 0 or not self._left(target):
+            return False
+        self.free -= 1
+        self.in_flight[target] += 1
+        return True
+
+    def _left(self, target: int) -> bool:
+        return self.in_flight[target] < (1 if target in self.failing else PER_TARGET)
+
+
+def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
+    """Lock the due grants that there is room for, oldest first, skipping rows others hold.
+
+    Call it inside a transaction.
+    """
+    rows = (
+        due.exclude(target__in=room.full())
+        .select_for_update(of=("self",), skip_locked=True)
+        .select_related("beneficiary", "level", "target", "request__requester")
+        .select_related("request__beneficiary", "request__policy_version__policy")
+    )
+    return [grant for grant in rows[: room.free] if room.takes(grant.target_id)]
+
+
+def take(grant: Grant, kind: StepKind, *, worker: str, now: datetime) -> Step:
+    """Give the (locked) grant to `worker` for one attempt at a step. Saves both."""
+    grant.lease = secrets.token_hex(16)
+    grant.lease_until = now + timedelta(seconds=LEASE)
+    grant.save(update_fields=["lease", "lease_until"])
+    step, _ = Step.objects.get_or_create(
+        grant=grant, kind=kind, defaults={"worker": worker, "started_at": now}
+    )
+    step.attempts += 1
+    step.worker = worker
+    step.save(update_fields=["attempts", "worker"])
+    return step
+
+
+def drop(grant: Grant, *, next_try_at: datetime | None) -> None:
+    """Let go of the (locked) grant. The caller saves what else it changed."""
+    grant.lease, grant.lease_until, grant.next_try_at = "", None, next_try_at
+    grant.save(update_fields=["lease", "lease_until", "next_try_at"])

@@ -1,0 +1,170 @@
+"""The access that an approved request opens, and what was done on the target for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from approvals.models.requests import AccessRequest
+from approvals.models.targets import AccessLevel, Target
+from approvals.states import NOT_ENDED, EndReason, GrantState
+from audit.log import Subject
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+
+class GrantQuerySet(models.QuerySet["Grant"]):
+    def locked(self, pk: int) -> Grant:
+        """The grant, its row locked until the transaction ends. Raises DoesNotExist."""
+        return (
+            self.select_for_update(of=("self",))
+            .select_related("beneficiary", "level", "target", "request__requester")
+            .get(pk=pk)
+        )
+
+    def not_ended(self) -> Self:
+        return self.filter(state__in=NOT_ENDED)
+
+    def held_by(self, user: Person) -> Self:
+        return self.filter(beneficiary=user)
+
+
+class Grant(models.Model):
+    """One access with one hard end. Its state is written by `transition.move` only."""
+
+    request = models.OneToOneField(AccessRequest, models.PROTECT, related_name="grant")
+    beneficiary = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="grants")
+    target = models.ForeignKey(Target, models.PROTECT, related_name="grants")
+    level = models.ForeignKey(AccessLevel, models.PROTECT, related_name="grants")
+    state = models.CharField(max_length=20, choices=GrantState, default=GrantState.SCHEDULED)
+    scope: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField()
+    scope_hash = models.CharField(max_length=64)
+    duration = models.PositiveIntegerField(help_text="Seconds.")
+    approved_at = models.DateTimeField()
+    opens_at = models.DateTimeField(help_text="Not before: the approval or the wanted start.")
+    activate_before = models.DateTimeField(help_text="Unused if it has not begun to open by then.")
+    # Set, before the target is touched, to the latest the access could end; from then on it only
+    # moves earlier (a trigger holds that).
+    expires_at = models.DateTimeField(null=True)
+    open_before = models.DateTimeField(null=True, help_text="Opening is given up after this.")
+    activated_at = models.DateTimeField(null=True)
+    revoking_at = models.DateTimeField(null=True)
+    cut_at = models.DateTimeField(null=True, help_text="Sign-in refused and no session left.")
+    ended_at = models.DateTimeField(null=True)
+    end_reason = models.CharField(max_length=10, choices=EndReason, blank=True)
+    end_code = models.CharField(max_length=40, blank=True, help_text="For example scope_changed.")
+    end_note = models.CharField(max_length=300, blank=True)
+    connection: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField(default=dict)
+    # Sealed (approvals.secrets); emptied when it has been shown, and when the access ends.
+    secret = models.TextField(blank=True)
+    revealed_at = models.DateTimeField(null=True)
+    # Whoever holds the lease works on it; the token tells a late one that it lost it.
+    lease = models.CharField(max_length=32, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    next_try_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True)
+    stuck_since = models.DateTimeField(null=True)
+
+    objects = GrantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="grant_state_known", condition=Q(state__in=GrantState.values)
+            ),
+            models.CheckConstraint(name="grant_lasts", condition=Q(duration__gt=0)),
+            models.CheckConstraint(
+                name="grant_has_an_end_before_it_opens",
+                condition=Q(state__in=[GrantState.SCHEDULED, GrantState.ENDED])
+                | Q(expires_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="grant_reason_when_it_ends",
+                condition=Q(state__in=[GrantState.REVOKING, GrantState.ENDED])
+                & Q(end_reason__in=EndReason.values)
+                | ~Q(state__in=[GrantState.REVOKING, GrantState.ENDED]) & Q(end_reason=""),
+            ),
+            models.CheckConstraint(
+                name="grant_ended_at_when_ended",
+                condition=Q(state=GrantState.ENDED, ended_at__isnull=False)
+                | (~Q(state=GrantState.ENDED) & Q(ended_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="grant_active_once_usable",
+                condition=~Q(state=GrantState.ACTIVE) | Q(activated_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="grant_no_secret_after_the_end",
+                condition=~Q(state=GrantState.ENDED) | Q(secret=""),
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(state__in=[GrantState.PROVISIONING, GrantState.ACTIVE]),
+                name="grant_expiring",
+            ),
+            models.Index(
+                fields=["next_try_at"], condition=Q(state=GrantState.REVOKING), name="grant_closing"
+            ),
+            models.Index(
+                fields=["opens_at"],
+                condition=Q(state__in=[GrantState.SCHEDULED, GrantState.PROVISIONING]),
+                name="grant_opening",
+            ),
+            models.Index(fields=["beneficiary", "-id"], name="grant_mine"),
+            models.Index(
+                fields=["target"], condition=~Q(state=GrantState.ENDED), name="grant_open_on_target"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"grant {self.pk}"
+
+    @property
+    def account(self) -> str:
+        """The account's name on the target, and the grant's public name."""
+        return f"dbgf_{self.pk}"
+
+    def audit_subject(self) -> Subject:
+        label = f"{self.level.name} on {self.target.name} for {self.beneficiary}"
+        return Subject("grant", str(self.pk), label, f"request:{self.request_id}")
+
+
+class StepKind(models.TextChoices):
+    OPEN = "open", "Open"
+    CUT = "cut", "Cut"
+    CLEAN = "clean", "Clean up"
+
+
+class Step(models.Model):
+    """One provisioning action on the target, tried as often as it takes."""
+
+    grant = models.ForeignKey(Grant, models.CASCADE, related_name="steps")
+    kind = models.CharField(max_length=10, choices=StepKind)
+    # What each attempt left on the target, as its provisioner tells it: cut, clean-up and
+    # read-back cover all of them, whatever became of the attempt.
+    traces: models.JSONField[list[dict[str, Any]], list[dict[str, Any]]] = models.JSONField(
+        default=list
+    )
+    attempts = models.PositiveIntegerField(default=0)
+    worker = models.CharField(max_length=80)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["grant", "started_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["grant", "kind"], name="step_once_per_kind"),
+            models.CheckConstraint(name="step_kind_known", condition=Q(kind__in=StepKind.values)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} ({self.attempts})"

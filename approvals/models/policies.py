@@ -1,0 +1,122 @@
+"""Which requests need whose consent. A published version never changes: triggers hold that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.db import models
+from django.db.models import Q
+
+from audit.log import Subject
+
+
+class Policy(models.Model):
+    """A named rule. What it says is in its current version; its rank decides who is asked first."""
+
+    name = models.CharField(max_length=80, unique=True)
+    rank = models.PositiveSmallIntegerField(
+        unique=True, help_text="The first policy that fits wins, lowest rank first."
+    )
+    enabled = models.BooleanField(default=True)
+    current = models.OneToOneField(
+        "PolicyVersion", models.PROTECT, null=True, editable=False, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["rank"]
+        verbose_name_plural = "policies"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def audit_subject(self) -> Subject:
+        return Subject("policy", str(self.pk), self.name, f"policy:{self.pk}")
+
+
+class PolicyVersion(models.Model):
+    """One wording of a policy. `administration.publish` writes it whole and then freezes it."""
+
+    policy = models.ForeignKey(Policy, models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    # Typed by policy.AppliesTo: environments, labels, risks, level ids, requester group ids.
+    applies_to: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField(default=dict)
+    reason_hint = models.CharField(max_length=200, blank=True)
+    ticket_required = models.BooleanField(default=False)
+    max_duration = models.PositiveIntegerField(help_text="Seconds a grant may last.")
+    pending_ttl = models.PositiveIntegerField(help_text="Seconds from submission to decision.")
+    activation_ttl = models.PositiveIntegerField(
+        help_text="Seconds from approval (or the wanted start) within which access must open."
+    )
+    published_at = models.DateTimeField(null=True)
+    published_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["policy", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["policy", "number"], name="version_number_unique"),
+            models.CheckConstraint(
+                name="version_clocks_run",
+                condition=Q(max_duration__gt=0, pending_ttl__gt=0, activation_ttl__gt=0),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.policy} v{self.number}"
+
+
+class Stage(models.Model):
+    """One step of a version's chain."""
+
+    version = models.ForeignKey(PolicyVersion, models.CASCADE, related_name="stages")
+    order = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=80)
+    total = models.PositiveSmallIntegerField(help_text="Approvals needed in all.")
+    deny_quorum = models.PositiveSmallIntegerField(default=1)
+    deadline = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Seconds the stage may stay open; then the request expires.",
+    )
+    fallback_group = models.ForeignKey(
+        Group, models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    needs_second_factor = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["version", "order"]
+        constraints = [
+            models.UniqueConstraint(fields=["version", "order"], name="stage_order_unique"),
+            models.CheckConstraint(name="stage_asks_somebody", condition=Q(total__gt=0)),
+            models.CheckConstraint(name="stage_can_be_denied", condition=Q(deny_quorum__gt=0)),
+            models.CheckConstraint(
+                name="stage_deadline_runs", condition=Q(deadline__isnull=True) | Q(deadline__gt=0)
+            ),
+            # No second factor exists yet, and a wish that nobody reads fails open.
+            models.CheckConstraint(
+                name="stage_not_beyond_what_is_built", condition=Q(needs_second_factor=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class StageGroup(models.Model):
+    """A group that may act in a stage, and how many of its people must."""
+
+    stage = models.ForeignKey(Stage, models.CASCADE, related_name="stage_groups")
+    group = models.ForeignKey(Group, models.PROTECT, related_name="+")
+    minimum = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["stage", "group__name"]
+        constraints = [
+            models.UniqueConstraint(fields=["stage", "group"], name="stage_group_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.minimum} of {self.group}"

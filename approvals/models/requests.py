@@ -1,0 +1,236 @@
+"""What was asked, of whom, and what they said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+
+from approvals.models.policies import PolicyVersion
+from approvals.models.targets import AccessLevel, Target
+from approvals.states import UNDECIDED, RequestState, StageState
+from audit.log import Subject
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+
+class RequestKind(models.TextChoices):
+    ACCESS = "access", "Access"
+    EXTENSION = "extension", "Extension"
+    EMERGENCY = "emergency", "Emergency"
+
+
+class Decision(models.TextChoices):
+    APPROVE = "approve", "Approved"
+    DENY = "deny", "Denied"
+
+
+class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
+    def locked(self, pk: int) -> AccessRequest:
+        """The request, its row locked until the transaction ends. Raises DoesNotExist."""
+        return (
+            self.select_for_update(of=("self",))
+            .select_related("requester", "beneficiary", "level", "target", "policy_version__policy")
+            .get(pk=pk)
+        )
+
+    def undecided(self) -> Self:
+        return self.filter(state__in=UNDECIDED)
+
+    def waiting_for(self, user: Person) -> Self:
+        """Pending requests whose open stage this person may still decide.
+
+        Mirrors `policy.may_vote` in SQL, less the chain's arithmetic: active candidates who are
+        still members, not barred, and without a counting vote in the chain.
+        """
+        mine = Candidate.objects.filter(
+            stage__request=OuterRef("pk"),
+            stage__state=StageState.OPEN,
+            user=user,
+            user__is_active=True,
+            group__user=user,
+        )
+        counted = Vote.objects.counting().filter(
+            stage__request=OuterRef("pk"), stage__round=OuterRef("round"), voter=user
+        )
+        return (
+            self.filter(Exists(mine), ~Exists(counted), state=RequestState.PENDING)
+            .exclude(requester=user)
+            .exclude(beneficiary=user)
+            .exclude(last_edited_by=user)
+        )
+
+
+class AccessRequest(models.Model):
+    """A request for access. Its state is written by `transition.move` only."""
+
+    kind = models.CharField(max_length=10, choices=RequestKind, default=RequestKind.ACCESS)
+    state = models.CharField(max_length=20, choices=RequestState, default=RequestState.PENDING)
+    requester = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, related_name="access_requests"
+    )
+    beneficiary = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    last_edited_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    target = models.ForeignKey(Target, models.PROTECT, related_name="access_requests")
+    level = models.ForeignKey(AccessLevel, models.PROTECT, related_name="access_requests")
+    policy_version = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="+")
+    reason = models.TextField()
+    ticket = models.CharField(max_length=100, blank=True)
+    duration = models.PositiveIntegerField(help_text="Seconds.")
+    starts_at = models.DateTimeField(null=True, blank=True)
+    scope: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField()
+    scope_hash = models.CharField(max_length=64)
+    # Votes on a scope that changed are void and the chain begins anew: one more round.
+    round = models.PositiveSmallIntegerField(default=1)
+    submitted_at = models.DateTimeField()
+    pending_until = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+    decision_note = models.CharField(max_length=300, blank=True)
+
+    objects = AccessRequestQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="request_state_known", condition=Q(state__in=RequestState.values)
+            ),
+            models.CheckConstraint(
+                name="request_kind_known", condition=Q(kind__in=RequestKind.values)
+            ),
+            models.CheckConstraint(name="request_lasts", condition=Q(duration__gt=0)),
+            models.CheckConstraint(
+                name="request_decided_at_when_decided",
+                condition=Q(state__in=UNDECIDED, decided_at__isnull=True)
+                | (~Q(state__in=UNDECIDED) & Q(decided_at__isnull=False)),
+            ),
+            models.UniqueConstraint(
+                fields=["beneficiary", "level"],
+                condition=Q(state__in=UNDECIDED, kind=RequestKind.ACCESS),
+                name="request_one_undecided_per_person_and_level",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["pending_until"], condition=Q(state__in=UNDECIDED), name="request_due"
+            ),
+            models.Index(fields=["requester", "-id"], name="request_mine"),
+            models.Index(fields=["state", "-id"], name="request_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"request {self.pk}"
+
+    def audit_subject(self) -> Subject:
+        label = f"{self.level.name} on {self.target.name} for {self.beneficiary}"
+        return Subject("accessrequest", str(self.pk), label, f"request:{self.pk}")
+
+
+class RequestStage(models.Model):
+    """This request's own copy of a stage. Its state is written by `transition.move` only."""
+
+    request = models.ForeignKey(AccessRequest, models.CASCADE, related_name="stages")
+    round = models.PositiveSmallIntegerField()
+    order = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=80)
+    state = models.CharField(max_length=20, choices=StageState, default=StageState.WAITING)
+    # {group id as text: minimum}
+    minima: models.JSONField[dict[str, int], dict[str, int]] = models.JSONField()
+    group_names: models.JSONField[dict[str, str], dict[str, str]] = models.JSONField()
+    # {fallback group's id: the ids of the groups its members stand in for}, where one was needed.
+    stand_ins: models.JSONField[dict[str, list[str]], dict[str, list[str]]] = models.JSONField(
+        default=dict
+    )
+    total = models.PositiveSmallIntegerField()
+    deny_quorum = models.PositiveSmallIntegerField()
+    deadline = models.PositiveIntegerField(null=True, help_text="Seconds from opening.")
+    opened_at = models.DateTimeField(null=True)
+    deadline_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["request", "round", "order"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["request", "round", "order"], name="request_stage_order_unique"
+            ),
+            models.CheckConstraint(
+                name="request_stage_state_known", condition=Q(state__in=StageState.values)
+            ),
+            models.UniqueConstraint(
+                fields=["request"],
+                condition=Q(state=StageState.OPEN),
+                name="request_stage_one_open",
+            ),
+            models.CheckConstraint(name="request_stage_asks_somebody", condition=Q(total__gt=0)),
+        ]
+        indexes = [
+            models.Index(
+                fields=["deadline_at"],
+                condition=Q(state=StageState.OPEN, deadline_at__isnull=False),
+                name="request_stage_due",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def audit_subject(self) -> Subject:
+        return Subject("requeststage", str(self.pk), self.name, f"request:{self.request_id}")
+
+
+class Candidate(models.Model):
+    """Someone who could act in a stage, by one of its groups, when its candidates were drawn."""
+
+    stage = models.ForeignKey(RequestStage, models.CASCADE, related_name="candidates")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="candidacies")
+    group = models.ForeignKey(Group, models.PROTECT, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["stage", "user", "group"], name="candidate_unique"),
+        ]
+        indexes = [models.Index(fields=["user", "stage"], name="candidate_of_user")]
+
+    def __str__(self) -> str:
+        return f"{self.user} of {self.group}"
+
+
+class VoteQuerySet(models.QuerySet["Vote"]):
+    def counting(self) -> Self:
+        return self.filter(replaced_at__isnull=True, voided_at__isnull=True)
+
+
+class Vote(models.Model):
+    """One person's word in one stage. Rows are never changed but for being replaced or voided."""
+
+    stage = models.ForeignKey(RequestStage, models.CASCADE, related_name="votes")
+    voter = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    decision = models.CharField(max_length=10, choices=Decision)
+    comment = models.TextField(blank=True)
+    scope_hash = models.CharField(max_length=64)
+    voted_at = models.DateTimeField()
+    replaced_at = models.DateTimeField(null=True)
+    voided_at = models.DateTimeField(null=True)
+    void_reason = models.CharField(max_length=100, blank=True)
+
+    objects = VoteQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                name="vote_decision_known", condition=Q(decision__in=Decision.values)
+            ),
+            models.UniqueConstraint(
+                fields=["stage", "voter"],
+                condition=Q(replaced_at__isnull=True, voided_at__isnull=True),
+                name="vote_one_counts_per_person",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.voter}: {self.decision}"

@@ -1,0 +1,424 @@
+"""Who decides: which policy governs a request, whom its stages ask, and who may vote now.
+
+Reads only. The arithmetic is in `chain`; whatever changes something is a verb elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.contrib.auth.models import Group
+from django.db.models import F, Prefetch
+from pydantic import BaseModel, ConfigDict
+
+from approvals import chain
+from approvals.errors import NotAllowed, WrongState
+from approvals.models import (
+    AccessLevel,
+    AccessRequest,
+    Candidate,
+    Decision,
+    PolicyVersion,
+    RequestStage,
+    Stage,
+    StageGroup,
+    Vote,
+)
+from approvals.states import RequestState, StageState
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+
+class AppliesTo(BaseModel):
+    """Which requests a policy governs. An empty list or mapping sets no condition."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    environments: list[str] = []
+    labels: dict[str, str] = {}
+    risks: list[str] = []
+    levels: list[int] = []
+    requester_groups: list[int] = []
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A policy that does not govern a request, and each condition that fails."""
+
+    policy: str
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {'; '.join(self.reasons)}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    version: PolicyVersion | None
+    near_misses: tuple[NearMiss, ...]
+
+
+def choose(level: AccessLevel, requester: Person) -> Choice:
+    """The first enabled policy by rank that governs `requester` asking for `level`."""
+    groups = set(requester.groups.values_list("pk", flat=True))
+    misses: list[NearMiss] = []
+    current = PolicyVersion.objects.filter(
+        policy__enabled=True, policy__current=F("pk"), published_at__isnull=False
+    )
+    for version in current.select_related("policy").order_by("policy__rank"):
+        applies_to = AppliesTo.model_validate(version.applies_to)
+        reasons = tuple(_mismatches(applies_to, level, groups))
+        if not reasons:
+            return Choice(version, tuple(misses))
+        misses.append(NearMiss(version.policy.name, reasons))
+    return Choice(None, tuple(misses))
+
+
+def _mismatches(applies_to: AppliesTo, level: AccessLevel, groups: set[int]) -> Iterable[str]:
+    target = level.target
+    if applies_to.environments and target.environment not in applies_to.environments:
+        wanted = " or ".join(applies_to.environments)
+        yield f"it is for {wanted}, and {target.name} is {target.environment}"
+    for label, value in sorted(applies_to.labels.items()):
+        if target.labels.get(label) != value:
+            yield f"it is for targets labelled {label}={value}"
+    if applies_to.risks and level.risk not in applies_to.risks:
+        yield f"it is for {' or '.join(applies_to.risks)} risk, and this level is {level.risk} risk"
+    if applies_to.levels and level.pk not in applies_to.levels:
+        yield "it names other levels"
+    if applies_to.requester_groups and not groups.intersection(applies_to.requester_groups):
+        yield "it is for requests of other groups"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage as it would be copied onto a request, with the people it would ask."""
+
+    stage: Stage
+    minima: Mapping[str, int]
+    group_names: Mapping[str, str]
+    stand_ins: Mapping[str, list[str]]
+    candidates: Mapping[int, frozenset[str]]  # person id -> ids of the groups they are drawn by
+
+    def state(self) -> chain.StageState:
+        return chain.StageState(
+            rule=chain.StageRule(
+                groups=self.minima, total=self.stage.total, deny_quorum=self.stage.deny_quorum
+            ),
+            candidates=standing_in(self.candidates, self.minima, self.stand_ins),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole chain for one request, and why it cannot be filled, if so."""
+
+    stages: tuple[PlannedStage, ...]
+    obstacle: str = ""
+
+
+def standing_in(
+    drawn: Mapping[int, frozenset[str]],
+    minima: Mapping[str, int],
+    stand_ins: Mapping[str, Sequence[str]],
+) -> dict[int, frozenset[str]]:
+    """Each person's groups as the arithmetic counts them: fallback people as whom they replace."""
+    return {
+        person: frozenset(
+            name for group in groups for name in [group, *stand_ins.get(group, ())]
+        ).intersection(minima)
+        for person, groups in drawn.items()
+    }
+
+
+def plan(version: PolicyVersion, *, barred: set[int]) -> Plan:
+    """Draw the candidates of every stage and simulate the chain, using fallbacks where needed."""
+    prefetch = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
+    stages = list(version.stages.select_related("fallback_group").prefetch_related(prefetch))
+    members = _members(stages)
+    planned = [_planned(stage, members, barred) for stage in stages]
+    while not (result := chain.simulate([stage.state() for stage in planned])).fillable:
+        index = result.stage
+        fallback = None if index is None else planned[index].stage.fallback_group
+        if index is None or fallback is None or planned[index].stand_ins:
+            return Plan(tuple(planned), _obstacle(planned, result))
+        short = {group for missing in result.missing for group in missing.groups}
+        planned[index] = _with_fallback(planned[index], fallback, short, members, barred)
+    return Plan(tuple(planned))
+
+
+def _members(stages: Iterable[Stage]) -> dict[str, set[int]]:
+    """Active members of every group that the stages name, by the group's id as text."""
+    groups = {group.group_id for stage in stages for group in stage.stage_groups.all()}
+    groups |= {stage.fallback_group_id for stage in stages if stage.fallback_group_id}
+    rows = Group.objects.filter(pk__in=groups, user__is_active=True).values_list("pk", "user__pk")
+    members: dict[str, set[int]] = {str(group): set() for group in groups}
+    for group, person in rows:
+        members[str(group)].add(person)
+    return members
+
+
+def _draw(
+    groups: Iterable[str], members: Mapping[str, set[int]], barred: set[int]
+) -> dict[int, frozenset[str]]:
+    drawn: dict[int, set[str]] = {}
+    for group in groups:
+        for person in members[group] - barred:
+            drawn.setdefault(person, set()).add(group)
+    return {person: frozenset(held) for person, held in drawn.items()}
+
+
+def _planned(stage: Stage, members: Mapping[str, set[int]], barred: set[int]) -> PlannedStage:
+    groups = {str(row.group_id): row for row in stage.stage_groups.all()}
+    return PlannedStage(
+        stage=stage,
+        minima={key: row.minimum for key, row in groups.items()},
+        group_names={key: row.group.name for key, row in groups.items()},
+        stand_ins={},
+        candidates=_draw(groups, members, barred),
+    )
+
+
+def _with_fallback(
+    planned: PlannedStage,
+    fallback: Group,
+    short: set[str],
+    members: Mapping[str, set[int]],
+    barred: set[int],
+) -> PlannedStage:
+    key = str(fallback.pk)
+    drawn = _draw({*planned.minima, key}, members, barred)
+    return PlannedStage(
+        stage=planned.stage,
+        minima=planned.minima,
+        group_names={**planned.group_names, key: fallback.name},
+        stand_ins={key: sorted(short or planned.minima)},
+        candidates=drawn,
+    )
+
+
+def _obstacle(planned: Sequence[PlannedStage], result: chain.ChainOutcome) -> str:
+    if result.stage is None:
+        return "The policy has no stage, so nobody could approve. An admin must publish one."
+    stage = planned[result.stage]
+    wanted = " and ".join(words(missing, stage.group_names) for missing in result.missing)
+    others = [planned[index].stage.name for index in result.shares_people_with]
+    shared = f" besides those whom {' and '.join(others)} needs" if others else ""
+    return (
+        f"Nobody could fill the stage “{stage.stage.name}”: it lacks {wanted or 'people'}{shared}. "
+        "Whoever asks cannot decide. An admin can add members or a fallback group."
+    )
+
+
+def words(missing: chain.Missing, names: Mapping[str, str]) -> str:
+    """ "1 of dba or security" with the groups' names."""
+    groups = sorted(names.get(group, "a deleted group") for group in missing.groups)
+    return f"{missing.count} of {' or '.join(groups)}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A request's present round: its stages, their votes, and the arithmetic's view of them."""
+
+    stages: tuple[RequestStage, ...]
+    votes: tuple[Vote, ...]
+    states: tuple[chain.StageState, ...]
+
+    @property
+    def index(self) -> int | None:
+        """Of the open stage; None once the request is decided."""
+        return next((i for i, s in enumerate(self.stages) if s.state == StageState.OPEN), None)
+
+    def require_open(self) -> int:
+        """The open stage's index. Raises WrongState if there is none."""
+        if (index := self.index) is None:
+            raise WrongState("No stage of this request is open.")
+        return index
+
+    def counting_vote(self, stage: RequestStage, person: int) -> Vote | None:
+        return next(
+            (v for v in self.votes if v.stage_id == stage.pk and v.voter_id == person), None
+        )
+
+    def with_vote(self, vote: Vote) -> Chain:
+        """The chain after `vote`, which replaces its author's earlier one in that stage."""
+        kept = [v for v in self.votes if (v.stage_id, v.voter_id) != (vote.stage_id, vote.voter_id)]
+        return _chain(self.stages, [*kept, vote], [s.candidates for s in self.states])
+
+
+def load_chain(request: AccessRequest) -> Chain:
+    """Three queries: the stages of the round, its candidates who are still members, its votes.
+
+    A candidate counts while active and a member of the group they were drawn by, so the answer is
+    about this instant; take the request's lock first if it matters.
+    """
+    stages = tuple(
+        RequestStage.objects.filter(request=request, round=request.round).order_by("order")
+    )
+    ids = [stage.pk for stage in stages]
+    drawn: dict[int, dict[int, frozenset[str]]] = {pk: {} for pk in ids}
+    still = Candidate.objects.filter(stage__in=ids, user__is_active=True, group__user=F("user"))
+    for stage, person, group in still.values_list("stage_id", "user_id", "group_id"):
+        held = drawn[stage].get(person, frozenset())
+        drawn[stage][person] = held | {str(group)}
+    barred = barred_from(request)
+    candidates = [
+        standing_in(
+            {p: g for p, g in drawn[s.pk].items() if p not in barred}, s.minima, s.stand_ins
+        )
+        for s in stages
+    ]
+    votes = list(Vote.objects.counting().filter(stage__in=ids).select_related("voter"))
+    return _chain(stages, votes, candidates)
+
+
+def _chain(
+    stages: tuple[RequestStage, ...],
+    votes: Sequence[Vote],
+    candidates: Sequence[Mapping[int, frozenset[str]]],
+) -> Chain:
+    def voters(stage: RequestStage, decision: Decision) -> frozenset[int]:
+        return frozenset(
+            v.voter_id for v in votes if v.stage_id == stage.pk and v.decision == decision
+        )
+
+    states = tuple(
+        chain.StageState(
+            rule=chain.StageRule(
+                groups=stage.minima, total=stage.total, deny_quorum=stage.deny_quorum
+            ),
+            candidates=drawn,
+            approvals=voters(stage, Decision.APPROVE),
+            denials=voters(stage, Decision.DENY),
+            passed=stage.state == StageState.PASSED,
+        )
+        for stage, drawn in zip(stages, candidates, strict=True)
+    )
+    return Chain(stages, tuple(votes), states)
+
+
+def barred_from(request: AccessRequest) -> set[int]:
+    """Those who may not decide about this request, whoever they are otherwise."""
+    return {request.requester_id, request.beneficiary_id, request.last_edited_by_id}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why somebody may not do something: a reason code and a sentence that says what to do."""
+
+    code: str
+    message: str
+
+    def error(self) -> NotAllowed | WrongState:
+        """WrongState if it is too late for anybody, NotAllowed if it is this person's case."""
+        kind = WrongState if self.code == "wrong_state" else NotAllowed
+        return kind(self.message, code=self.code)
+
+
+SELF_APPROVAL = Refusal(
+    "self_approval",
+    "Nobody decides about their own access, or about a request they edited last. "
+    "Someone else named in the chain has to.",
+)
+
+
+def may_vote(
+    request: AccessRequest, chain_: Chain, person: Person, decision: str
+) -> Refusal | None:
+    """Why `person` may not cast this vote now, or None if they may."""
+    index = chain_.index
+    if request.state != RequestState.PENDING or index is None:
+        label = RequestState(request.state).label.lower()
+        return Refusal("wrong_state", f"This request is {label}; there is nothing left to decide.")
+    if person.pk in barred_from(request):
+        return SELF_APPROVAL
+    if not person.is_active or person.pk not in chain_.states[index].candidates:
+        return _not_asked(chain_, index, person)
+    if decision == Decision.DENY:
+        return _may_deny(chain_, index, person)
+    effect = chain.vote_effect(_before_replacing(chain_, index, person), index, person.pk)
+    return _explain(chain_, effect)
+
+
+def _before_replacing(chain_: Chain, index: int, person: Person) -> list[chain.StageState]:
+    """The stages as if the person had not voted in the open one yet."""
+    stage = chain_.states[index]
+    earlier = chain.StageState(
+        rule=stage.rule,
+        candidates=stage.candidates,
+        approvals=stage.approvals - {person.pk},
+        denials=stage.denials - {person.pk},
+    )
+    return [*chain_.states[:index], earlier, *chain_.states[index + 1 :]]
+
+
+def _not_asked(chain_: Chain, index: int, person: Person) -> Refusal:
+    names = " or ".join(sorted(chain_.stages[index].group_names.values()))
+    for number, state in enumerate(chain_.states):
+        if number != index and person.pk in state.candidates:
+            stage = chain_.stages[number].name
+            return Refusal(
+                "wrong_stage",
+                f"You are asked in the stage “{stage}”. Now “{chain_.stages[index].name}” is open.",
+            )
+    return Refusal("not_eligible", f"This stage asks members of {names} when it was submitted.")
+
+
+def _may_deny(chain_: Chain, index: int, person: Person) -> Refusal | None:
+    """A denial is never refused for the chain's sake, only to those whose say is used up."""
+    for number, state in enumerate(chain_.states):
+        if number != index and state.passed and person.pk in state.approvals:
+            return _already_counted(chain_, number)
+    return None
+
+
+def _already_counted(chain_: Chain, number: int) -> Refusal:
+    name = chain_.stages[number].name
+    return Refusal(
+        "already_counted",
+        f"Your vote in “{name}” counts, and one person fills one place in the whole chain.",
+    )
+
+
+def _explain(chain_: Chain, effect: chain.VoteEffect) -> Refusal | None:
+    match effect:
+        case chain.Allowed():
+            return None
+        case chain.AlreadyCounted(stage=number):
+            return _already_counted(chain_, number)
+        case chain.NeededLater(stage=number):
+            return Refusal(
+                "needed_later",
+                f"“{chain_.stages[number].name}” comes later and nobody else could fill your place "
+                "there. Leave this stage to somebody else.",
+            )
+        case chain.NotEligible():
+            return Refusal("not_eligible", "No place in this stage is for one of your groups.")
+        case chain.WrongStage():
+            return Refusal("wrong_stage", "Another stage is open now. Reload the page.")
+
+
+def permitted_actions(
+    request: AccessRequest, chain_: Chain, person: Person
+) -> dict[str, Refusal | None]:
+    """For each action on a request: None if `person` may do it now, else the Refusal.
+
+    Computed here once; buttons, API and verbs all read it.
+    """
+    return {
+        "approve": may_vote(request, chain_, person, Decision.APPROVE),
+        "deny": may_vote(request, chain_, person, Decision.DENY),
+        "cancel": may_cancel(request, person),
+    }
+
+
+def may_cancel(request: AccessRequest, person: Person) -> Refusal | None:
+    if person.pk not in {request.requester_id, request.beneficiary_id}:
+        return Refusal("not_yours", "Only whoever asked for this, or for whom, can cancel it.")
+    if request.state not in (RequestState.PENDING, RequestState.CHANGES_REQUESTED):
+        label = RequestState(request.state).label.lower()
+        return Refusal("wrong_state", f"This request is {label}; there is nothing to cancel.")
+    return None

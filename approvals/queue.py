@@ -1,0 +1,78 @@
+"""The doorbell: tell a Celery worker, soon, that a row wants looking at.
+
+The row is the truth. A ring that is lost costs the sweeper's interval, so a ring may never cost
+its caller anything: it waits for the commit, goes into a bounded queue, and a thread of its own
+publishes it. (Publishing straight from a web request was still blocked after 40 s against a
+broker that accepted the connection and never answered.)
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+
+import structlog
+from celery import current_app
+from django.db import transaction
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+logger = structlog.get_logger(__name__)
+
+CAPACITY = 1000
+TIMEOUT = 1  # seconds for connecting to the broker, and for each answer of it
+
+
+class Doorbell:
+    """A bounded queue and the daemon thread that empties it. One per process (forks make anew)."""
+
+    def __init__(self) -> None:
+        self.waiting: queue.Queue[tuple[str, int]] = queue.Queue(CAPACITY)
+        self.pid = os.getpid()
+        threading.Thread(target=self._publish, name="doorbell", daemon=True).start()
+
+    def put(self, task: str, pk: int) -> bool:
+        """Queue a ring; False if the queue is full and it was dropped."""
+        try:
+            self.waiting.put_nowait((task, pk))
+        except queue.Full:
+            return False
+        return True
+
+    def _publish(self) -> None:
+        while True:
+            task, pk = self.waiting.get()
+            try:
+                self._send(task, pk)
+            except (KombuError, OperationalError, RedisError, OSError) as error:
+                logger.info("The broker did not take a ring; the sweeper will.", error=str(error))
+
+    @staticmethod
+    def _send(task: str, pk: int) -> None:
+        options = current_app.conf.broker_transport_options | {
+            "socket_timeout": TIMEOUT,
+            "socket_connect_timeout": TIMEOUT,
+            "max_retries": 0,
+        }
+        with current_app.connection_for_write(
+            connect_timeout=TIMEOUT, transport_options=options
+        ) as connection:
+            current_app.send_task(task, args=[pk], connection=connection, retry=False)
+
+
+_bell: Doorbell | None = None
+_making = threading.Lock()
+
+
+def bell() -> Doorbell:
+    global _bell
+    with _making:
+        if _bell is None or _bell.pid != os.getpid():
+            _bell = Doorbell()
+        return _bell
+
+
+def ring(task: str, pk: int) -> None:
+    """Ask for `task(pk)` once the present transaction has committed. Never blocks, never raises."""
+    transaction.on_commit(lambda: bell().put(task, pk), robust=True)

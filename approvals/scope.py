@@ -1,0 +1,80 @@
+"""What exactly an approval is for: the frozen scope and its hash (RFC 8785, SHA-256).
+
+The scope covers everything that decides what will run, and nothing that does not. Who asked is
+not in it: it does not change what is opened. Nothing is saved here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import rfc8785
+
+from audit.models import timestamp
+
+if TYPE_CHECKING:
+    from approvals.models import AccessLevel, AccessRequest, PolicyVersion
+    from approvals.people import Person
+
+Scope = dict[str, Any]
+
+
+def freeze(
+    *,
+    beneficiary: Person,
+    level: AccessLevel,
+    duration: int,
+    starts_at: datetime | None,
+    reason: str,
+    ticket: str,
+    policy_version: PolicyVersion,
+) -> Scope:
+    """The scope of a request as the level and its target stand now."""
+    return {
+        "beneficiary": beneficiary.pk,
+        "target": {
+            "id": level.target.pk,
+            "address": level.target.address,
+            "trust_anchor": level.target.trust_anchor,
+        },
+        "level": {"id": level.pk, "rights": level.rights, "summary": level.summary},
+        "reach": level.reach,
+        "guardrails": level.guardrails,
+        "duration": duration,
+        "start": timestamp(starts_at) if starts_at else None,
+        "reason": reason,
+        "ticket": ticket,
+        "policy_version": policy_version.pk,
+    }
+
+
+def of(request: AccessRequest) -> Scope:
+    """The scope this request would freeze if it were submitted now."""
+    return freeze(
+        beneficiary=request.beneficiary,
+        level=request.level,
+        duration=request.duration,
+        starts_at=request.starts_at,
+        reason=request.reason,
+        ticket=request.ticket,
+        policy_version=request.policy_version,
+    )
+
+
+def digest(scope: Mapping[str, Any]) -> str:
+    return hashlib.sha256(rfc8785.dumps(dict(scope))).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of what differs between two scopes, for people to read."""
+    names: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            names += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            names.append(f"{prefix}{key}")
+    return names

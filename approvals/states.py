@@ -1,0 +1,138 @@
+"""The lifecycles as data: which state may follow which, and the word and colour of each.
+
+Everything that says which change of state is legal lives here. Nothing of ours is imported, no
+ORM is used; `transition.move` is the only writer. The diagrams in docs/lifecycle.md are printed
+from these tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import models
+
+
+class RequestState(models.TextChoices):
+    PENDING = "pending", "Pending"
+    CHANGES_REQUESTED = "changes_requested", "Changes requested"
+    APPROVED = "approved", "Approved"
+    DENIED = "denied", "Denied"
+    CANCELLED = "cancelled", "Cancelled"
+    EXPIRED = "expired", "Expired"
+    BYPASSED = "bypassed", "Emergency"
+
+
+class StageState(models.TextChoices):
+    WAITING = "waiting", "Waiting"
+    OPEN = "open", "Open"
+    PASSED = "passed", "Passed"
+    DENIED = "denied", "Denied"
+    SKIPPED = "skipped", "Skipped"
+    CLOSED = "closed", "Closed"
+
+
+class GrantState(models.TextChoices):
+    SCHEDULED = "scheduled", "Scheduled"
+    PROVISIONING = "provisioning", "Opening"
+    ACTIVE = "active", "Active"
+    REVOKING = "revoking", "Closing"
+    ENDED = "ended", "Ended"
+
+
+class EndReason(models.TextChoices):
+    EXPIRED = "expired", "Ran its time"
+    RELEASED = "released", "Released by its holder"
+    REVOKED = "revoked", "Revoked"
+    FAILED = "failed", "Failed to open"
+    UNUSED = "unused", "Never opened"
+
+
+Followers = dict[models.TextChoices, frozenset[models.TextChoices]]
+
+R, S, G = RequestState, StageState, GrantState
+
+# One table per machine: members of two TextChoices with equal values compare equal, so a single
+# flat table would silently merge "denied" of a request with "denied" of a stage.
+NEXT: Final[dict[type[models.TextChoices], Followers]] = {
+    R: {
+        R.PENDING: frozenset({R.CHANGES_REQUESTED, R.APPROVED, R.DENIED, R.CANCELLED, R.EXPIRED}),
+        R.CHANGES_REQUESTED: frozenset({R.PENDING, R.CANCELLED, R.EXPIRED}),
+        R.APPROVED: frozenset(),
+        R.DENIED: frozenset(),
+        R.CANCELLED: frozenset(),
+        R.EXPIRED: frozenset(),
+        R.BYPASSED: frozenset(),
+    },
+    S: {
+        S.WAITING: frozenset({S.OPEN, S.SKIPPED, S.CLOSED}),
+        S.OPEN: frozenset({S.PASSED, S.DENIED, S.CLOSED}),
+        S.PASSED: frozenset(),
+        S.DENIED: frozenset(),
+        S.SKIPPED: frozenset(),
+        S.CLOSED: frozenset(),
+    },
+    G: {
+        G.SCHEDULED: frozenset({G.PROVISIONING, G.ENDED}),
+        G.PROVISIONING: frozenset({G.ACTIVE, G.REVOKING}),
+        G.ACTIVE: frozenset({G.REVOKING}),
+        G.REVOKING: frozenset({G.ENDED}),
+        G.ENDED: frozenset(),
+    },
+}
+
+# Where an object may begin.
+FIRST: Final[dict[type[models.TextChoices], frozenset[models.TextChoices]]] = {
+    R: frozenset({R.PENDING, R.BYPASSED}),
+    S: frozenset({S.WAITING, S.OPEN, S.SKIPPED}),
+    G: frozenset({G.SCHEDULED}),
+}
+
+UNDECIDED: Final = frozenset({R.PENDING, R.CHANGES_REQUESTED})
+NOT_ENDED: Final = frozenset(G) - {G.ENDED}
+
+
+def allowed(now: str, to: models.TextChoices) -> bool:
+    """Whether an object in state `now` may be put into `to`, by `to`'s own machine."""
+    machine = type(to)
+    return to in NEXT[machine][machine(now)]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one state is shown everywhere: colour (a Tabler colour name) and icon (a sprite id)."""
+
+    colour: str
+    icon: str
+
+
+LOOKS: Final[dict[type[models.TextChoices], dict[models.TextChoices, Look]]] = {
+    R: {
+        R.PENDING: Look("yellow", "hourglass"),
+        R.CHANGES_REQUESTED: Look("orange", "pencil"),
+        R.APPROVED: Look("green", "check"),
+        R.DENIED: Look("secondary", "x"),
+        R.CANCELLED: Look("secondary", "ban"),
+        R.EXPIRED: Look("secondary", "clock-off"),
+        R.BYPASSED: Look("red", "urgent"),
+    },
+    S: {
+        S.WAITING: Look("secondary", "dots"),
+        S.OPEN: Look("yellow", "hourglass"),
+        S.PASSED: Look("green", "check"),
+        S.DENIED: Look("secondary", "x"),
+        S.SKIPPED: Look("secondary", "arrow-forward"),
+        S.CLOSED: Look("secondary", "ban"),
+    },
+    G: {
+        G.SCHEDULED: Look("blue", "calendar"),
+        G.PROVISIONING: Look("blue", "loader"),
+        G.ACTIVE: Look("green", "plug-connected"),
+        G.REVOKING: Look("orange", "scissors"),
+        G.ENDED: Look("secondary", "circle-off"),
+    },
+}
+
+
+def look(machine: type[models.TextChoices], state: str) -> Look:
+    return LOOKS[machine][machine(state)]

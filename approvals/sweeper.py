@@ -1,0 +1,126 @@
+"""The sweeper: find what is due in the database, see that it is done, and never stop.
+
+Needs PostgreSQL and the targets, nothing else. Any number may run; they are told apart by leases
+and skipped locks only. It claims; threads do the work: cuts before anything else, at most two per
+target, one for a target that is failing, so that a dead one cannot hold up the others.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import connections
+
+from approvals import closing, leases, opening, workflow
+from approvals.models import StepKind
+from audit import context
+
+logger = structlog.get_logger(__name__)
+
+THREADS_MOST = 64
+
+
+class Sweeper:
+    """One loop and its threads. `interval` is the seconds between two looks."""
+
+    def __init__(self, *, interval: float = 0.5, threads: int = 16, name: str = "") -> None:
+        self.interval = interval
+        self.threads = min(threads, THREADS_MOST)
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._in_flight: Counter[int] = Counter()
+        self._failing: set[int] = set()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sweep")
+
+    def run(self) -> None:
+        """Sweep until `stop`. A database that is away is waited for."""
+        while not self._stopping.is_set():
+            try:
+                found = self.tick()
+            except DatabaseError:
+                logger.warning("the sweeper cannot reach the database", exc_info=True)
+                found = 0
+            finally:
+                connections.close_all()
+            if not found:
+                self._wake.wait(self.interval)
+            self._wake.clear()
+        self._pool.shutdown(wait=True)
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what is in flight has ended."""
+        self._stopping.set()
+        self._wake.set()
+
+    def tick(self) -> int:
+        """One look: claim what is due and hand it to the threads. Returns how much it claimed."""
+        claimed = self._claim(self._claim_cuts, closing.run)
+        claimed += self._claim(self._claim_cleanups, closing.run)
+        claimed += self._claim(self._claim_opens, opening.run)
+        return claimed + expire_requests()
+
+    def _claim(self, claim: Callable[[leases.Room], list[Any]], work: Callable[[Any], bool]) -> int:
+        room = self._room()
+        if room.free <= 0:
+            return 0
+        jobs = claim(room)
+        for job in jobs:
+            with self._lock:
+                self._in_flight[job.target_id] += 1
+            self._pool.submit(self._work, work, job)
+        return len(jobs)
+
+    def _claim_cuts(self, room: leases.Room) -> list[closing.Job]:
+        return closing.claim(StepKind.CUT, worker=self.name, room=room)
+
+    def _claim_cleanups(self, room: leases.Room) -> list[closing.Job]:
+        return closing.claim(StepKind.CLEAN, worker=self.name, room=room)
+
+    def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
+        return opening.claim(worker=self.name, room=room)
+
+    def _room(self) -> leases.Room:
+        with self._lock:
+            return leases.Room(
+                free=self.threads - self._in_flight.total(),
+                in_flight=Counter(self._in_flight),
+                failing=frozenset(self._failing),
+            )
+
+    def _work(self, work: Callable[[Any], bool], job: Any) -> None:
+        succeeded = False
+        try:
+            with context.bind(request_id=f"sweep-{self.name}"):
+                succeeded = work(job)
+        except Exception:
+            # Whatever it was, the lease runs out and the next look finds the row again.
+            logger.exception("a sweep failed", grant=job.grant.pk)
+        finally:
+            connections.close_all()
+            self._landed(job.target_id, failed=not succeeded)
+
+    def _landed(self, target: int, *, failed: bool) -> None:
+        with self._lock:
+            self._in_flight[target] -= 1
+            if self._in_flight[target] <= 0:
+                del self._in_flight[target]
+            (self._failing.add if failed else self._failing.discard)(target)
+        self._wake.set()
+
+
+def expire_requests(most: int = 100) -> int:
+    """Close up to `most` undecided requests whose time or ground is gone."""
+    ids = list(workflow.over().order_by("pending_until").values_list("pk", flat=True)[:most])
+    for pk in ids:
+        workflow.expire(pk)
+    return len(ids)

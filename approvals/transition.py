@@ -1,0 +1,85 @@
+"""The only writer of `.state`, and the shape every verb shares.
+
+A verb is atomic; it locks by id, reads the time, authorizes, acts, records and rings. When it
+refuses, the refusal is recorded after the roll-back, in a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+from django.db import models, transaction
+
+from approvals import states
+from approvals.errors import Invalid, NotAllowed, WrongState
+from audit import log
+from audit.log import SYSTEM, Actor, Subject
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Stateful(Protocol):
+    pk: Any
+    state: Any
+
+    def audit_subject(self) -> Subject: ...
+
+    def save(self, *, update_fields: list[str]) -> None: ...
+
+
+def actor(by: Any) -> Actor:
+    """The audit log's name for whoever acts: a user, or SYSTEM for the clock."""
+    return by if isinstance(by, Actor) else Actor.of(by)
+
+
+def move(
+    obj: Stateful,
+    to: models.TextChoices,
+    *,
+    by: Any,
+    changed: tuple[str, ...] = (),
+    **data: Any,
+) -> None:
+    """Put `obj` into state `to`, saving the fields named in `changed` with it.
+
+    The caller holds the row's lock. Raises WrongState if the table knows no such step.
+    """
+    if not states.allowed(obj.state, to):
+        raise WrongState(f"It is {states_label(obj.state, type(to))} by now, so this is too late.")
+    before, obj.state = obj.state, to
+    obj.save(update_fields=["state", *changed])
+    log.record(
+        f"{obj.audit_subject().type}.{to}", actor=actor(by), subject=obj, before=str(before), **data
+    )
+
+
+def states_label(state: str, machine: type[models.TextChoices]) -> str:
+    return str(machine(state).label).lower()
+
+
+def verb(
+    refusal: str, subject: Callable[[int], Subject]
+) -> Callable[[Callable[Concatenate[int, P], T]], Callable[Concatenate[int, P], T]]:
+    """Make a function of an id a verb: atomic, its refusals recorded under `refusal`."""
+
+    def wrap(function: Callable[Concatenate[int, P], T]) -> Callable[Concatenate[int, P], T]:
+        @functools.wraps(function)
+        def run(pk: int, *args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                with transaction.atomic(), log.batch():
+                    return function(pk, *args, **kwargs)
+            except (NotAllowed, WrongState, Invalid) as error:
+                log.record_refusal(
+                    refusal,
+                    actor=actor(kwargs.get("by", SYSTEM)),
+                    subject=subject(pk),
+                    code=error.code,
+                )
+                raise
+
+        return cast("Callable[Concatenate[int, P], T]", run)
+
+    return wrap

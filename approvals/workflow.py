@@ -1,0 +1,522 @@
+"""The verbs of a request: submit, vote, cancel, expire. The only code that decides one.
+
+What an approval opens is in `grants`; who may vote is in `policy`; the arithmetic is in `chain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
+
+from approvals import access, chain, grants, policy, scope
+from approvals.errors import Invalid, NotAllowed, WrongState
+from approvals.models import (
+    AccessLevel,
+    AccessRequest,
+    Candidate,
+    Decision,
+    PolicyVersion,
+    RequestStage,
+    Vote,
+)
+from approvals.states import UNDECIDED, RequestState, StageState
+from approvals.transition import actor, move, verb
+from audit import clock, log
+from audit.log import SYSTEM, Subject
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+REASON_MAX = 2000  # characters; long enough for an incident's story, short enough to be read
+AHEAD_MAX = 30 * 86400  # seconds a wanted start may lie ahead
+
+
+def request_subject(pk: int) -> Subject:
+    return Subject("accessrequest", str(pk), f"request {pk}", f"request:{pk}")
+
+
+def level_subject(pk: int) -> Subject:
+    return Subject("accesslevel", str(pk), f"level {pk}", f"accesslevel:{pk}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What somebody asks for: seconds of access, why, and optionally when it should begin."""
+
+    duration: int
+    reason: str
+    ticket: str = ""
+    starts_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What submitting a wish would do: whom it would ask, or why it would be refused."""
+
+    version: PolicyVersion | None
+    plan: policy.Plan
+    max_duration: int
+    max_duration_set_by: str
+    problem: Invalid | NotAllowed | WrongState | None = None
+
+
+def preview(level: AccessLevel, *, by: Person, wish: Wish) -> Preview:
+    """What `submit` would answer now, without doing anything."""
+    return _consider(level, by=by, wish=wish, now=clock.now())
+
+
+@verb("submit.refused", level_subject)
+def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
+    """Ask for a level. Raises NotAllowed, Invalid, or WrongState if the same is asked already."""
+    level = _hold(level_id)
+    now = clock.now()
+    considered = _consider(level, by=by, wish=wish, now=now)
+    if considered.problem is not None or considered.version is None:
+        raise considered.problem or Invalid(code="no_policy")
+    request = _create(level, by=by, wish=wish, version=considered.version, now=now)
+    log.record(
+        "accessrequest.submitted",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=request.scope_hash,
+        policy_version=str(considered.version),
+        scope=request.scope,
+    )
+    _ask(request, considered.plan, by=by, now=now)
+    return request
+
+
+def _hold(level_id: int) -> AccessLevel:
+    """The level, it and its target locked against change (not against other requests)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT l.id FROM approvals_accesslevel l JOIN approvals_target t ON t.id = l.target_id"
+            " WHERE l.id = %s FOR SHARE",
+            [level_id],
+        )
+        if cursor.fetchone() is None:
+            raise Invalid("This level does not exist any more. Choose another.", code="no_level")
+    return AccessLevel.objects.select_related("target").get(pk=level_id)
+
+
+def _consider(level: AccessLevel, *, by: Person, wish: Wish, now: datetime) -> Preview:
+    choice = policy.choose(level, by)
+    version = choice.version
+    limit, whose = level.max_duration, f"the level {level.name}"
+    if version is not None and version.max_duration < limit:
+        limit, whose = version.max_duration, f"the policy {version.policy.name}"
+    problem = _not_askable(level, by) or _wrong(wish, version, limit, whose, now)
+    if version is None:
+        unmatched = _unmatched(level, choice)
+        return Preview(None, policy.Plan(()), limit, whose, problem or unmatched)
+    plan = policy.plan(version, barred={by.pk})
+    if plan.obstacle:
+        problem = problem or Invalid(plan.obstacle, code="unfillable")
+    return Preview(version, plan, limit, whose, problem or _asked_already(level, by))
+
+
+def _not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
+    if not access.requestable_levels(by).filter(pk=level.pk).exists():
+        return NotAllowed(
+            f"You may not ask for {level}. Its target's owners can give your group that right.",
+            code="not_requestable",
+        )
+    if level.summarised_at is None:
+        return NotAllowed(
+            f"{level} has not been checked on its target yet. An admin has to save it again.",
+            code="not_checked",
+        )
+    return None
+
+
+def _wrong(
+    wish: Wish, version: PolicyVersion | None, limit: int, whose: str, now: datetime
+) -> Invalid | None:
+    fields: dict[str, list[str]] = {}
+    if not wish.reason.strip():
+        fields["reason"] = ["Say what is broken and what you mean to look at."]
+    elif len(wish.reason) > REASON_MAX:
+        fields["reason"] = [f"Keep it within {REASON_MAX} characters ({len(wish.reason)} now)."]
+    if "\x00" in wish.reason + wish.ticket:
+        fields["reason"] = ["A NUL character cannot be stored. Remove it."]
+    if not 0 < wish.duration <= limit:
+        fields["duration"] = [f"From 1 to {limit} seconds; the limit is that of {whose}."]
+    if version is not None and version.ticket_required and not wish.ticket.strip():
+        fields["ticket"] = [f"The policy {version.policy.name} wants a ticket."]
+    if len(wish.ticket) > 100:
+        fields["ticket"] = ["Keep it within 100 characters."]
+    fields |= _wrong_start(wish, now)
+    return Invalid("Some of what you entered cannot be used.", fields=fields) if fields else None
+
+
+def _wrong_start(wish: Wish, now: datetime) -> dict[str, list[str]]:
+    if wish.starts_at is None:
+        return {}
+    if wish.starts_at.utcoffset() is None:
+        return {"starts_at": ["Give a time with its zone, for example 2030-01-31T09:00:00+01:00."]}
+    if wish.starts_at <= now:
+        return {"starts_at": ["This has passed. Leave it empty to start at once."]}
+    if wish.starts_at > now + timedelta(seconds=AHEAD_MAX):
+        return {"starts_at": [f"At most {AHEAD_MAX // 86400} days ahead."]}
+    return {}
+
+
+def _unmatched(level: AccessLevel, choice: policy.Choice) -> Invalid:
+    misses = [str(miss) for miss in choice.near_misses]
+    return Invalid(
+        f"No policy governs {level} for you, so it cannot be asked for. "
+        "A policy admin can publish one. " + (" · ".join(misses) or "There is no policy yet."),
+        code="no_policy",
+        near_misses=misses,
+    )
+
+
+def _asked_already(level: AccessLevel, by: Person) -> WrongState | None:
+    same = AccessRequest.objects.undecided().filter(beneficiary=by, level=level).first()
+    if same is None:
+        return None
+    return WrongState(
+        f"You have asked for {level} already (request {same.pk}) and it is not decided yet. "
+        "Wait for it, or cancel it.",
+        code="asked_already",
+        request=same.pk,
+    )
+
+
+def _create(
+    level: AccessLevel, *, by: Person, wish: Wish, version: PolicyVersion, now: datetime
+) -> AccessRequest:
+    frozen = scope.freeze(
+        beneficiary=by,
+        level=level,
+        duration=wish.duration,
+        starts_at=wish.starts_at,
+        reason=wish.reason,
+        ticket=wish.ticket,
+        policy_version=version,
+    )
+    try:
+        with transaction.atomic():
+            return AccessRequest.objects.create(
+                requester=by,
+                beneficiary=by,
+                last_edited_by=by,
+                target=level.target,
+                level=level,
+                policy_version=version,
+                reason=wish.reason,
+                ticket=wish.ticket,
+                duration=wish.duration,
+                starts_at=wish.starts_at,
+                scope=frozen,
+                scope_hash=scope.digest(frozen),
+                submitted_at=now,
+                pending_until=now + timedelta(seconds=version.pending_ttl),
+            )
+    except IntegrityError as error:
+        if "request_one_undecided" not in str(error):
+            raise
+        # Another submission of the same committed between the look and the insert.
+        raise _asked_already(level, by) or WrongState() from None
+
+
+def _ask(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime) -> None:
+    """Copy the plan onto the request as its present round, and open the first stage."""
+    stages = RequestStage.objects.bulk_create(
+        RequestStage(
+            request=request,
+            round=request.round,
+            order=order,
+            name=planned.stage.name,
+            minima=dict(planned.minima),
+            group_names=dict(planned.group_names),
+            stand_ins=dict(planned.stand_ins),
+            total=planned.stage.total,
+            deny_quorum=planned.stage.deny_quorum,
+            deadline=planned.stage.deadline,
+        )
+        for order, planned in enumerate(plan.stages)
+    )
+    Candidate.objects.bulk_create(
+        Candidate(stage=stage, user_id=person, group_id=int(group))
+        for stage, planned in zip(stages, plan.stages, strict=True)
+        for person, groups in planned.candidates.items()
+        for group in groups
+    )
+    _open(stages[0], by=by, now=now)
+
+
+def _open(stage: RequestStage, *, by: object, now: datetime) -> None:
+    stage.opened_at = now
+    stage.deadline_at = now + timedelta(seconds=stage.deadline) if stage.deadline else None
+    move(stage, StageState.OPEN, by=by, at=now, changed=("opened_at", "deadline_at"))
+
+
+@verb("vote.refused", request_subject)
+def vote(
+    request_id: int, *, by: Person, decision: str, scope_hash: str, comment: str = ""
+) -> AccessRequest:
+    """Approve or deny in the open stage; a second vote there replaces the first.
+
+    `scope_hash` is that of the scope the voter saw. Raises WrongState (too late, or another
+    scope), NotAllowed with a reason code, Invalid.
+    """
+    request = _locked(request_id)
+    now = clock.now()
+    _require_decidable(request, now)
+    if scope_hash != request.scope_hash:
+        raise WrongState(
+            "What is asked for has changed since you looked at it. Read it again, then decide.",
+            code="scope_changed",
+        )
+    if decision == Decision.DENY and not comment.strip():
+        raise Invalid(fields={"comment": ["Say why, so that they know what to do instead."]})
+    _require_text(comment)
+    before = policy.load_chain(request)
+    if (refusal := policy.may_vote(request, before, by, decision)) is not None:
+        raise refusal.error()
+    stage = before.stages[before.require_open()]
+    _require_in_time(stage, now)
+    cast = _cast(stage, before, request, by=by, decision=decision, comment=comment, now=now)
+    _advance(request, before.with_vote(cast), by=by, now=now)
+    return request
+
+
+def _locked(request_id: int) -> AccessRequest:
+    try:
+        return AccessRequest.objects.locked(request_id)
+    except AccessRequest.DoesNotExist:
+        raise WrongState("This request does not exist.", code="gone") from None
+
+
+def _require_text(comment: str) -> None:
+    if len(comment) > REASON_MAX:
+        raise Invalid(fields={"comment": [f"Keep it within {REASON_MAX} characters."]})
+    if "\x00" in comment:
+        raise Invalid(fields={"comment": ["A NUL character cannot be stored. Remove it."]})
+
+
+def _require_decidable(request: AccessRequest, now: datetime) -> None:
+    """Late is late, whether or not a sweeper has come by to say so."""
+    if request.state in UNDECIDED and (lost := _ground_lost(request, now)) is not None:
+        raise WrongState(f"{lost[1]} It can no longer be decided.", code="wrong_state")
+
+
+def _require_in_time(stage: RequestStage, now: datetime) -> None:
+    if stage.deadline_at is not None and stage.deadline_at <= now:
+        raise WrongState(f"The time for “{stage.name}” has run out.", code="wrong_state")
+
+
+def _cast(
+    stage: RequestStage,
+    before: policy.Chain,
+    request: AccessRequest,
+    *,
+    by: Person,
+    decision: str,
+    comment: str,
+    now: datetime,
+) -> Vote:
+    replaced = before.counting_vote(stage, by.pk)
+    if replaced is not None:
+        replaced.replaced_at = now
+        replaced.save(update_fields=["replaced_at"])
+    new = Vote.objects.create(
+        stage=stage,
+        voter=by,
+        decision=decision,
+        comment=comment,
+        scope_hash=request.scope_hash,
+        voted_at=now,
+    )
+    log.record(
+        "vote.replaced" if replaced else "vote.cast",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=request.scope_hash,
+        policy_version=str(request.policy_version),
+        decision=str(decision),
+        before=replaced.decision if replaced else "",
+        stage=stage.name,
+        comment=comment,
+    )
+    return new
+
+
+def _advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now: datetime) -> None:
+    """Let the open stage pass or fail if that vote decided it, and the request with it."""
+    index = now_cast.require_open()
+    match chain.outcome(now_cast.states, index).verdict:
+        case chain.Verdict.FILLED:
+            _void_left(request, now_cast, by=by, now=now)
+            move(now_cast.stages[index], StageState.PASSED, by=by, at=now)
+            if index + 1 < len(now_cast.stages):
+                _open(now_cast.stages[index + 1], by=by, now=now)
+            else:
+                _approve(request, by=by, now=now)
+        case chain.Verdict.DENIED:
+            move(now_cast.stages[index], StageState.DENIED, by=by, at=now)
+            _decide(request, RequestState.DENIED, by=by, now=now)
+        case chain.Verdict.OPEN:
+            pass
+        case chain.Verdict.UNFILLABLE:
+            raise WrongState("This stage asks nobody, so nothing can pass it.", code="unfillable")
+
+
+def _approve(request: AccessRequest, *, by: Person, now: datetime) -> None:
+    _decide(request, RequestState.APPROVED, by=by, now=now)
+    grants.schedule(request, by=by, now=now)
+
+
+def _decide(
+    request: AccessRequest, to: RequestState, *, by: object, now: datetime, note: str = ""
+) -> None:
+    request.decided_at, request.decision_note = now, note
+    if to != RequestState.APPROVED:
+        _close_stages(request, by=by, now=now)
+    move(
+        request,
+        to,
+        by=by,
+        at=now,
+        changed=("decided_at", "decision_note"),
+        note=note,
+        scope_hash=request.scope_hash,
+        policy_version=str(request.policy_version),
+    )
+
+
+def _close_stages(request: AccessRequest, *, by: object, now: datetime) -> None:
+    going_on = request.stages.filter(state__in=[StageState.WAITING, StageState.OPEN])
+    for stage in going_on.order_by("order"):
+        move(stage, StageState.CLOSED, by=by, at=now)
+
+
+@verb("cancel.refused", request_subject)
+def cancel(request_id: int, *, by: Person) -> AccessRequest:
+    """Take a request back before it is decided. Raises NotAllowed, WrongState."""
+    request = _locked(request_id)
+    now = clock.now()
+    if (refusal := policy.may_cancel(request, by)) is not None:
+        raise refusal.error()
+    _decide(request, RequestState.CANCELLED, by=by, now=now, note="Taken back.")
+    return request
+
+
+@verb("expire.refused", request_subject)
+def expire(request_id: int) -> AccessRequest | None:
+    """Close a request whose time is over or whose ground is gone; None if it is neither."""
+    request = _locked(request_id)
+    now = clock.now()
+    if request.state not in UNDECIDED or (over := _over(request, now)) is None:
+        return None
+    _decide(request, over[0], by=SYSTEM, now=now, note=over[1])
+    return request
+
+
+def _over(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
+    """Why an undecided request cannot be decided any more. Mirrored in SQL by `over`."""
+    if (lost := _ground_lost(request, now)) is not None:
+        return lost
+    late = request.stages.filter(state=StageState.OPEN, deadline_at__lte=now).first()
+    if late is not None:
+        return RequestState.EXPIRED, f"The stage “{late.name}” was not decided in time."
+    return None
+
+
+def _ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
+    if not (request.requester.is_active and request.beneficiary.is_active):
+        return RequestState.CANCELLED, "Whoever asked, or for whom, was deactivated."
+    if not (request.target.enabled and request.level.enabled):
+        return RequestState.CANCELLED, "The target or level was switched off."
+    if not request.policy_version.policy.enabled:
+        return RequestState.CANCELLED, "The policy it was asked under was switched off."
+    if request.pending_until <= now:
+        return RequestState.EXPIRED, "Nobody decided in time."
+    if request.starts_at and request.starts_at + timedelta(seconds=request.duration) <= now:
+        return RequestState.EXPIRED, "The time it was wanted for has passed."
+    return None
+
+
+def over() -> QuerySet[AccessRequest]:
+    """The undecided requests that `expire` would close now."""
+    now = clock.DbNow()
+    late = RequestStage.objects.filter(state=StageState.OPEN, deadline_at__lte=now)
+    length = ExpressionWrapper(
+        F("duration") * Value(timedelta(seconds=1)), output_field=DurationField()
+    )
+    return AccessRequest.objects.undecided().filter(
+        Q(pending_until__lte=now)
+        | Q(starts_at__lte=now - length)
+        | Q(pk__in=late.values("request"))
+        | Q(requester__is_active=False)
+        | Q(beneficiary__is_active=False)
+        | Q(level__enabled=False)
+        | Q(target__enabled=False)
+        | Q(policy_version__policy__enabled=False)
+    )
+
+
+def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
+    """Freeze the scope anew after its level or target changed; votes on another scope are void.
+
+    For the verbs that change levels and targets, in their transaction and with the request
+    locked. The chain begins anew with candidates drawn now; whoever made the change is barred as
+    its last editor. Where nobody could fill it any more, the request is cancelled.
+    """
+    fresh = scope.of(request)
+    if scope.digest(fresh) == request.scope_hash:
+        return
+    changed = scope.differences(request.scope, fresh)
+    request.scope, request.scope_hash = fresh, scope.digest(fresh)
+    request.last_edited_by, request.round = by, request.round + 1
+    request.save(update_fields=["scope", "scope_hash", "last_edited_by", "round"])
+    log.record(
+        "accessrequest.rescoped",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=request.scope_hash,
+        changed=changed,
+    )
+    _void_votes(request, by=by, now=now)
+    _close_stages(request, by=by, now=now)
+    plan = policy.plan(request.policy_version, barred=policy.barred_from(request))
+    if plan.obstacle:
+        _decide(request, RequestState.CANCELLED, by=by, now=now, note=plan.obstacle)
+    else:
+        _ask(request, plan, by=by, now=now)
+
+
+def _void_votes(request: AccessRequest, *, by: Person, now: datetime) -> None:
+    for cast in Vote.objects.counting().filter(stage__request=request).select_related("voter"):
+        _void(cast, request, "scope_changed", by=by, now=now)
+
+
+def _void_left(request: AccessRequest, cast: policy.Chain, *, by: Person, now: datetime) -> None:
+    """Of a stage that passes, void the approvals that did not count: their authors had left."""
+    index = cast.require_open()
+    left = cast.states[index].approvals - cast.states[index].standing_approvals
+    for vote_ in cast.votes:
+        if vote_.stage_id == cast.stages[index].pk and vote_.voter_id in left:
+            _void(vote_, request, "left", by=by, now=now)
+
+
+def _void(cast: Vote, request: AccessRequest, reason: str, *, by: Person, now: datetime) -> None:
+    cast.voided_at, cast.void_reason = now, reason
+    cast.save(update_fields=["voided_at", "void_reason"])
+    log.record(
+        "vote.voided",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=cast.scope_hash,
+        voter=cast.voter.get_username(),
+        reason=reason,
+    )

@@ -1,0 +1,150 @@
+"""The servers that tests run on, and the cast that they tell of.
+
+PostgreSQL is the embedded one, with the three roles of production: tests act as the application's
+login, which may do no more than it may there. `db` rolls back; `committed` really commits and
+gets a fresh clone of the database afterwards, since Events refuse to be truncated.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection, connections
+from pytest_django.plugin import DjangoDbBlocker
+
+from debugflow.embedded.postgres import EmbeddedPostgres
+from debugflow.embedded.runtime import APP, MIGRATOR, OWNER, create_roles
+from debugflow.embedded.state import state_dir
+from tests.world import World, build
+
+TEMPLATE, DATABASE = "debugflow_template", "debugflow_test"
+PASSWORDS = {APP: "app-password", MIGRATOR: "migrator-password"}
+# Durability costs time and proves nothing here: a killed server's data is not used again.
+UNSAFE_BUT_FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+}
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control plane's PostgreSQL of this test process."""
+
+    postgres: EmbeddedPostgres
+
+    def superuser(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        return psycopg.connect(self.postgres.url(database), autocommit=True)
+
+    def url(self, user: str = APP, database: str = DATABASE) -> str:
+        return self.postgres.url(database, user, PASSWORDS[user])
+
+    def point_django_at(self, database: str, user: str, **options: Any) -> None:
+        connections["default"].close()
+        connections["default"].settings_dict.update(
+            NAME=database,
+            USER=user,
+            PASSWORD=PASSWORDS[user],
+            HOST="127.0.0.1",
+            PORT=str(self.postgres.port),
+            OPTIONS=options,
+        )
+
+    def make_template(self) -> None:
+        create_roles(
+            self.postgres.url(),
+            database=TEMPLATE,
+            owner=OWNER,
+            migrator=MIGRATOR,
+            app=APP,
+            passwords=PASSWORDS,
+        )
+        self.point_django_at(TEMPLATE, MIGRATOR, options=f"-c role={OWNER}")
+        call_command("migrate", verbosity=0)
+        connections.close_all()
+        with self.superuser(TEMPLATE) as server:
+            # Production's login may not shift the clock (a system check looks); tests have to.
+            server.execute(f"GRANT UPDATE ON audit_clock TO {APP}")
+
+    def fresh_database(self) -> None:
+        connections.close_all()
+        with self.superuser() as server:
+            server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+            server.execute(
+                f"CREATE DATABASE {DATABASE} TEMPLATE {TEMPLATE} OWNER {OWNER} STRATEGY FILE_COPY"
+            )
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A directory that the system user of the embedded servers can reach."""
+    parent = state_dir() / "tests"
+    parent.mkdir(exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=parent))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def control(server_directory: Path) -> Iterator[Control]:
+    with EmbeddedPostgres(server_directory / "control", settings=UNSAFE_BUT_FAST) as postgres:
+        yield Control(postgres)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(control: Control, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        control.make_template()
+        control.fresh_database()
+        control.point_django_at(DATABASE, APP)
+    yield
+    with django_db_blocker.unblock():
+        connections.close_all()
+
+
+@pytest.fixture
+def committed(
+    django_db_setup: None, control: Control, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """Commits are real and seen by other connections; the database is cloned anew afterwards."""
+    with django_db_blocker.unblock():
+        yield
+        control.fresh_database()
+
+
+@pytest.fixture
+def migrations_url(control: Control) -> str:
+    return f"{control.url(MIGRATOR)}?options=-c%20role%3D{OWNER}"
+
+
+class Clock:
+    """Moves the database's time, for this database and, under `db`, this transaction only."""
+
+    def forward(self, seconds: float) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE audit_clock SET shift = shift + make_interval(secs => %s)", [seconds]
+            )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> World:
+    """The cast, in the database of `db` or, where the test asks for it, of `committed`."""
+    if "committed" not in request.fixturenames:
+        request.getfixturevalue("db")
+    return build()

@@ -1,0 +1,25 @@
+"""The product's own settings, on servers that conftest starts once pytest runs."""
+
+import os
+
+from cryptography.fernet import Fernet
+
+os.environ |= {
+    "SECRET_KEY": "tests-only-" + "0123456789" * 5,
+    "DEBUGFLOW_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+    "DATABASE_URL": "postgresql://debugflow_app@127.0.0.1:1/debugflow_test",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "DEBUGFLOW_SECURE": "False",
+    "LOG_LEVEL": "WARNING",
+}
+
+from debugflow.settings import *  # noqa: E402, F403
+from debugflow.settings import DATABASES  # noqa: E402
+
+# Tests drop and clone databases, which a pool's idle connections would forbid.
+del DATABASES["default"]["OPTIONS"]["pool"]  # type: ignore[attr-defined]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
