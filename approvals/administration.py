@@ -52,7 +52,7 @@ def save_target(target: Target, *, by: Person, clear_secrets: Mapping[str, str])
     address clears the stored secrets, so that they are never sent somewhere else.
     """
     with log.batch():
-        before = Target.objects.select_for_update().filter(pk=target.pk).first()
+        before = Target.objects.select_for_update(no_key=True).filter(pk=target.pk).first()
         now = clock.now()
         kind = provisioning.get(target.kind)
         target.config = parsed(kind.Config, target.config).model_dump(mode="json")
@@ -135,8 +135,10 @@ def save_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     level.rights = parsed(provisioner.Rights, level.rights).model_dump(mode="json")
     level.summary = list(provisioner.summarise(level.rights))
     with transaction.atomic(), log.batch():
-        level.target = Target.objects.select_for_update().get(pk=level.target_id)
-        before = AccessLevel.objects.select_for_update().filter(pk=level.pk).first()
+        level.target = Target.objects.select_for_update(no_key=True).get(pk=level.target_id)
+        before = (
+            AccessLevel.objects.select_for_update(no_key=True).filter(pk=level.pk).first()
+        )
         level.summarised_at = now = clock.now()
         if before is not None and before.target_id != level.target_id:
             raise Invalid("A level stays with its target. Make a new one there.")

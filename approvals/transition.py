@@ -10,7 +10,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-from django.db import models, transaction
+from django.db import OperationalError, connection, models, transaction
+from psycopg.errors import DeadlockDetected
 
 from approvals import states
 from approvals.errors import Invalid, NotAllowed, WrongState
@@ -60,6 +61,23 @@ def states_label(state: str, machine: type[models.TextChoices]) -> str:
     return str(machine(state).label).lower()
 
 
+def _transaction(
+    function: Callable[Concatenate[int, P], T], pk: int, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run it in a transaction; where PostgreSQL chose it to resolve a deadlock, once more.
+
+    Verbs lock in one order, but the key locks of foreign keys come on top of that.
+    """
+    try:
+        with transaction.atomic(), log.batch():
+            return function(pk, *args, **kwargs)
+    except OperationalError as error:
+        if not isinstance(error.__cause__, DeadlockDetected) or connection.in_atomic_block:
+            raise
+    with transaction.atomic(), log.batch():
+        return function(pk, *args, **kwargs)
+
+
 def verb(
     refusal: str, subject: Callable[[int], Subject]
 ) -> Callable[[Callable[Concatenate[int, P], T]], Callable[Concatenate[int, P], T]]:
@@ -69,8 +87,7 @@ def verb(
         @functools.wraps(function)
         def run(pk: int, *args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                with transaction.atomic(), log.batch():
-                    return function(pk, *args, **kwargs)
+                return _transaction(function, pk, *args, **kwargs)
             except (NotAllowed, WrongState, Invalid) as error:
                 log.record_refusal(
                     refusal,

@@ -7,8 +7,6 @@ gets a fresh clone of the database afterwards, since Events refuse to be truncat
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from debugflow.embedded.postgres import EmbeddedPostgres
 from debugflow.embedded.runtime import APP, MIGRATOR, OWNER, create_roles
-from debugflow.embedded.state import state_dir
+from debugflow.embedded.state import scratch
 from tests.world import World, build
 
 TEMPLATE, DATABASE = "debugflow_template", "debugflow_test"
@@ -87,12 +85,8 @@ class Control:
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A directory that the system user of the embedded servers can reach."""
-    parent = state_dir() / "tests"
-    parent.mkdir(exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=parent))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with scratch() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")
