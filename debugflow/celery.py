@@ -1,0 +1,17 @@
+"""The Celery application. Celery is the doorbell: rows in PostgreSQL say what is to be done."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from debugflow.sweeping import SweeperStep
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "debugflow.settings")
+
+app = Celery("debugflow")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+# The Worker's blueprint, not the Consumer's: the sweeper must tick while the broker is gone.
+app.steps["worker"].add(SweeperStep)

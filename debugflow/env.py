@@ -1,0 +1,67 @@
+"""Settings from the environment, loud when wrong. Knows nothing of which settings there are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+MISSING = object()
+
+
+def text(name: str, default: object = MISSING) -> str:
+    """The value of NAME, or the contents of the file that NAME_FILE names.
+
+    Raises ImproperlyConfigured if neither is set and there is no default, or if the file cannot
+    be read: a secret that silently becomes the default is worse than a refused start.
+    """
+    path = os.environ.get(f"{name}_FILE")
+    if path:
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE={path} cannot be read: {error}") from error
+    value = os.environ.get(name)
+    if value is not None:
+        return value
+    if default is MISSING:
+        raise ImproperlyConfigured(f"Set {name} (or {name}_FILE) in the environment.")
+    return str(default)
+
+
+def boolean(name: str, default: bool) -> bool:
+    """True or False, spelled exactly so; anything else is refused."""
+    value = text(name, str(default))
+    if value not in {"True", "False"}:
+        raise ImproperlyConfigured(f"{name} must be True or False, not {value!r}.")
+    return value == "True"
+
+
+def number(name: str, default: int, *, at_least: int = 0) -> int:
+    value = text(name, str(default))
+    if not value.isdecimal() or int(value) < at_least:
+        raise ImproperlyConfigured(f"{name} must be a whole number from {at_least}, not {value!r}.")
+    return int(value)
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """A comma-separated list; empty items are dropped."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def database(name: str, default: object = MISSING) -> dict[str, object]:
+    """A postgresql:// URL as Django's DATABASES entry; query parameters become libpq options."""
+    url = urlsplit(text(name, default))
+    if url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/"):
+        raise ImproperlyConfigured(f"{name} must look like postgresql://user:password@host/name.")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(url.path[1:]),
+        "USER": unquote(url.username or ""),
+        "PASSWORD": unquote(url.password or ""),
+        "HOST": url.hostname or "",
+        "PORT": str(url.port or ""),
+        "OPTIONS": dict(parse_qsl(url.query)),
+    }

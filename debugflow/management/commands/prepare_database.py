@@ -1,0 +1,47 @@
+"""Makes the database and its three roles on a real server. Tables are `migrate`'s affair."""
+
+import argparse
+
+from django.core.management.base import BaseCommand, CommandError
+
+from debugflow import env
+from debugflow.embedded.roles import create_roles
+from debugflow.embedded.runtime import APP, DATABASE, MIGRATOR, OWNER
+from debugflow.embedded.state import EmbeddedError
+
+
+class Command(BaseCommand):
+    """Everything secret comes from the environment (or NAME_FILE), nothing from arguments."""
+
+    help = (
+        "Make the database and its roles, or set them right, on the server of "
+        "SUPERUSER_DATABASE_URL. The logins' passwords are read from DEBUGFLOW_APP_PASSWORD and "
+        "DEBUGFLOW_MIGRATOR_PASSWORD. May be run again."
+    )
+    requires_system_checks = []
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Names differ where one server holds several installations."""
+        parser.add_argument("--database", default=DATABASE)
+        parser.add_argument("--owner", default=OWNER)
+        parser.add_argument("--migrator", default=MIGRATOR)
+        parser.add_argument("--app", default=APP)
+
+    def handle(self, *, database: str, owner: str, migrator: str, app: str, **_: object) -> None:
+        """Raises CommandError when the application's role is a member of another."""
+        passwords = {
+            app: env.text("DEBUGFLOW_APP_PASSWORD"),
+            migrator: env.text("DEBUGFLOW_MIGRATOR_PASSWORD"),
+        }
+        try:
+            create_roles(
+                env.text("SUPERUSER_DATABASE_URL"),
+                database=database,
+                owner=owner,
+                migrator=migrator,
+                app=app,
+                passwords=passwords,
+            )
+        except EmbeddedError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"Database {database}, owned by {owner}, is ready for migrate.")
