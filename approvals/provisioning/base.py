@@ -1,0 +1,192 @@
+"""What every kind of target can do, and the plain values that go in and come out.
+
+Nothing here knows a database model, a task queue or the audit log: the control plane reaches in
+through `Fence` only. Registering kinds lives in the package's `__init__`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from approvals.errors import Invalid
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOrder:
+    """What `open` must make true. `duration` is in seconds; `known` is earlier attempts' undo."""
+
+    grant_id: int
+    account: str
+    rights: Mapping[str, Any]
+    summary: Sequence[str]
+    password: str
+    duration: int
+    known: Sequence[Mapping[str, Any]] = ()
+
+    def __repr__(self) -> str:
+        return f"OpenOrder(grant_id={self.grant_id}, account={self.account!r})"
+
+
+class Fence(Protocol):
+    """The control plane's side of the fence. Both methods raise `Fenced`."""
+
+    def now(self) -> datetime:
+        """Return the control database's time, with its zone."""
+        ...
+
+    def hold(self, undo: Mapping[str, Any]) -> None:
+        """Re-read state and lease under their lock and store `undo`, committed, or raise.
+
+        Called inside the target's transaction as the last act before its COMMIT.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An access that is usable. `connection` is what its holder needs to connect: no secret."""
+
+    valid_until: datetime
+    connection: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """The account of one grant. `traces` is the undo data of every attempt, failed ones too."""
+
+    grant_id: int
+    account: str
+    traces: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What was read back from the target."""
+
+    sessions: int
+    can_sign_in: bool
+    leftovers: tuple[str, ...]
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing at all is left of the account."""
+        return not (self.sessions or self.can_sign_in or self.leftovers)
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether nobody can use the account any more, cleaned up or not."""
+        return not (self.sessions or self.can_sign_in)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One row of "test connection": what was looked at, and if it is wrong, how to mend it."""
+
+    ok: bool
+    what: str
+    fix: str = ""
+
+
+class Provisioner(abc.ABC):
+    """Opens and takes away access on one target.
+
+    Every verb is idempotent and may be repeated after a crash at any instruction. A verb returns
+    when what it says is true on the target; otherwise it raises `ProvisionError`.
+    """
+
+    kind: ClassVar[str]
+    label: ClassVar[str]
+    Config: ClassVar[type[BaseModel]]
+    Rights: ClassVar[type[BaseModel]]
+    secrets: ClassVar[tuple[str, ...]]
+    """Names of secrets; they are never rendered, logged or put into an event."""
+    address_fields: ClassVar[tuple[str, ...]]
+    """Fields of `Config` whose change makes it another target, so that the secret is cleared."""
+    supports_direct: ClassVar[bool] = False
+    supports_extend: ClassVar[bool] = False
+    rehearsal: ClassVar[bool] = False
+    """A kind without a real system behind it: known by name, offered in no form."""
+
+    def __init__(
+        self, config: Mapping[str, Any], secrets: Mapping[str, str], trust_anchor: str = ""
+    ) -> None:
+        """Raise `Invalid` when the configuration is not one of this kind."""
+        self.config = parsed(self.Config, config)
+        self.secret_values = dict(secrets)
+        self.trust_anchor = trust_anchor
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address(self.config.model_dump())}>"
+
+    @abc.abstractmethod
+    def open(self, order: OpenOrder, fence: Fence) -> Opened:
+        """Make the account exist with exactly the frozen rights, or leave nothing behind.
+
+        `ProvisionError` codes: `scope_changed` (the level is not what was approved) and
+        `name_taken` (an account of that name is not ours), both permanent. `Fenced` passes
+        through after the roll-back.
+        """
+
+    @abc.abstractmethod
+    def extend(self, account: Account, valid_until: datetime) -> None:
+        """Move the target's own expiry of the account to `valid_until`."""
+
+    @abc.abstractmethod
+    def cut(self, account: Account) -> None:
+        """Block sign-ins, end openers that still run, end sessions; return when all are gone."""
+
+    @abc.abstractmethod
+    def clean(self, account: Account) -> None:
+        """Remove the account and what it left. Expects `cut` to have succeeded."""
+
+    @abc.abstractmethod
+    def observe(self, account: Account) -> Observation:
+        """Read the target back; the only ground for saying that access has ended."""
+
+    @abc.abstractmethod
+    def summarise(self, rights: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what a holder of `rights` could do now, in sorted readable lines.
+
+        Raises `Invalid` naming every problem when the rights are unsafe to hand out.
+        """
+
+    @abc.abstractmethod
+    def test(self) -> list[Finding]:
+        """Try the admin account and say what is missing. Never raises for a failing target."""
+
+    @classmethod
+    @abc.abstractmethod
+    def prepare_sql(
+        cls, config: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], **options: Any
+    ) -> str:
+        """Return the text an owner of the target runs once before debugflow may use it."""
+
+    @classmethod
+    @abc.abstractmethod
+    def address(cls, config: Mapping[str, Any]) -> str:
+        """Return the target's canonical printable address, a part of the frozen scope."""
+
+
+def parsed(schema: type[M], data: Mapping[str, Any]) -> M:
+    """Return `data` as `schema`; raise `Invalid` with one message per field, without values."""
+    try:
+        return schema.model_validate(dict(data))
+    except ValidationError as error:
+        raise Invalid(_explained(error)) from None
+
+
+def _explained(error: ValidationError) -> str:
+    """Leave pydantic's echo of the input out: a secret in the wrong field must not be shown."""
+    lines = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'all'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    ]
+    return "; ".join(lines)

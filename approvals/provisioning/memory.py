@@ -1,0 +1,276 @@
+"""A target that lives in this process: the same contract with nothing behind it.
+
+For unit tests of whatever uses a provisioner. `MemoryServer` is the "other side": tests sign in
+there, look, and inject faults. It is never offered in a form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from approvals.errors import Invalid, ProvisionError
+
+from .base import (
+    Account,
+    Fence,
+    Finding,
+    Observation,
+    Opened,
+    OpenOrder,
+    Provisioner,
+    parsed,
+)
+
+
+class MemoryConfig(BaseModel):
+    """The name under which this process finds the server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1, max_length=100)
+
+
+class MemoryRights(BaseModel):
+    """The name of a level of the server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    level: str = Field(min_length=1, max_length=100)
+
+
+@dataclass(kw_only=True)
+class MemoryAccount:
+    """An account on the server. `id` is never used twice."""
+
+    id: int
+    password: str = field(repr=False)
+    level: str
+    valid_until: datetime
+    can_sign_in: bool = True
+
+
+@dataclass(eq=False)
+class MemorySession:
+    """A signed-in session. It goes on after its account is dropped, as a real one does."""
+
+    account_id: int
+    alive: bool = True
+
+
+@dataclass(eq=False)
+class MemoryOpener:
+    """An `open` under way. Once ended by a cut it can commit no more."""
+
+    account: str
+    ended: bool = False
+
+    def commit(self) -> None:
+        """Raise `ProvisionError` when a cut came first."""
+        if self.ended:
+            raise ProvisionError(
+                "The connection was ended from the other side.", code="unreachable"
+            )
+
+
+class MemoryServer:
+    """The target's own side. One per name and process."""
+
+    _servers: ClassVar[dict[str, MemoryServer]] = {}
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.levels: dict[str, tuple[str, ...]] = {"read-only": ("may read",)}
+        self.accounts: dict[str, MemoryAccount] = {}
+        self.sessions: list[MemorySession] = []
+        self.openers: list[MemoryOpener] = []
+        self.calls: list[str] = []
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self._faults: dict[str, list[ProvisionError]] = {}
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def named(cls, name: str) -> MemoryServer:
+        """Return the server of that name, started on first use."""
+        return cls._servers.setdefault(name, cls())
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Begin anew: what a test left behind is gone."""
+        cls._servers.clear()
+
+    def fail_next(self, verb: str, error: ProvisionError, *, times: int = 1) -> None:
+        """Make the next `times` calls of `verb` raise `error` before they do anything.
+
+        The verb `commit` fails an `open` after its fence has held and before anything is kept.
+        """
+        self._faults.setdefault(verb, []).extend([error] * times)
+
+    def enter(self, verb: str) -> None:
+        """Note a call, and raise the fault that was ordered for it."""
+        self.calls.append(verb)
+        if waiting := self._faults.get(verb):
+            raise waiting.pop(0)
+
+    def sign_in(self, account: str, password: str) -> MemorySession:
+        """Begin a session as its holder would; raise `PermissionError` when refused."""
+        with self.lock:
+            found = self.accounts.get(account)
+            if found is None or not found.can_sign_in or found.password != password:
+                raise PermissionError(account)
+            if found.valid_until <= self.clock():
+                raise PermissionError(f"{account} is past its time")
+            session = MemorySession(found.id)
+            self.sessions.append(session)
+            return session
+
+    def next_id(self) -> int:
+        """Return an id that no account has had."""
+        return next(self._ids)
+
+    def add_stranger(self, name: str, password: str, *, until: datetime) -> None:
+        """Make an account that is not ours, as somebody else on the server could."""
+        self.accounts[name] = MemoryAccount(
+            id=self.next_id(), password=password, level="", valid_until=until
+        )
+
+    def live(self, ids: set[int]) -> list[MemorySession]:
+        """Return the sessions of any of these accounts that still go on."""
+        return [one for one in self.sessions if one.alive and one.account_id in ids]
+
+
+class MemoryProvisioner(Provisioner):
+    """Accounts in a dictionary."""
+
+    kind = "memory"
+    label = "In memory (rehearsal)"
+    Config = MemoryConfig
+    Rights = MemoryRights
+    secrets = ("password",)
+    address_fields = ("name",)
+    supports_direct = True
+    supports_extend = True
+    rehearsal = True
+
+    config: MemoryConfig
+
+    @property
+    def server(self) -> MemoryServer:
+        """The other side."""
+        return MemoryServer.named(self.config.name)
+
+    def open(self, order: OpenOrder, fence: Fence) -> Opened:
+        """See `Provisioner.open`. Nothing is kept before the fence held: that is the roll-back."""
+        server = self.server
+        with server.lock:
+            server.enter("open")
+            self._check_scope(order)
+            self._check_name(order)
+            opener = MemoryOpener(order.account)
+            server.openers.append(opener)
+        until = fence.now() + timedelta(seconds=order.duration)
+        staged = self._staged(order, until)
+        fence.hold({"id": staged.id, "valid_until": until.isoformat()})
+        with server.lock:
+            server.enter("commit")
+            opener.commit()
+            server.accounts[order.account] = staged
+        connection = {"server": self.config.name, "user": order.account}
+        return Opened(valid_until=until, connection=connection)
+
+    def _check_scope(self, order: OpenOrder) -> None:
+        try:
+            now = self.summarise(order.rights)
+        except Invalid as error:
+            raise ProvisionError(error.message, code="scope_changed", permanent=True) from error
+        if now != tuple(order.summary):
+            raise ProvisionError(
+                "The level is no longer what was approved.", code="scope_changed", permanent=True
+            )
+
+    def _check_name(self, order: OpenOrder) -> None:
+        found = self.server.accounts.get(order.account)
+        if found and found.id not in _ids(order.known):
+            raise ProvisionError(f"{order.account} is not ours.", code="name_taken", permanent=True)
+
+    def _staged(self, order: OpenOrder, until: datetime) -> MemoryAccount:
+        before = self.server.accounts.get(order.account)
+        return MemoryAccount(
+            id=before.id if before else self.server.next_id(),
+            password=order.password,
+            level=parsed(MemoryRights, order.rights).level,
+            valid_until=until,
+        )
+
+    def extend(self, account: Account, valid_until: datetime) -> None:
+        """See `Provisioner.extend`."""
+        with self.server.lock:
+            self.server.enter("extend")
+            found = self._ours(account)
+            if found is None:
+                raise ProvisionError(f"{account.account} is gone.", code="gone", permanent=True)
+            found.valid_until = valid_until
+
+    def cut(self, account: Account) -> None:
+        """See `Provisioner.cut`."""
+        with self.server.lock:
+            self.server.enter("cut")
+            for opener in self.server.openers:
+                opener.ended = opener.ended or opener.account == account.account
+            if found := self._ours(account):
+                found.can_sign_in = False
+            for session in self.server.live(_ids(account.traces)):
+                session.alive = False
+
+    def clean(self, account: Account) -> None:
+        """See `Provisioner.clean`."""
+        with self.server.lock:
+            self.server.enter("clean")
+            if self._ours(account):
+                del self.server.accounts[account.account]
+
+    def observe(self, account: Account) -> Observation:
+        """See `Provisioner.observe`."""
+        with self.server.lock:
+            self.server.enter("observe")
+            found = self._ours(account)
+            return Observation(
+                sessions=len(self.server.live(_ids(account.traces))),
+                can_sign_in=bool(found and found.can_sign_in),
+                leftovers=(f"account {account.account} is still there",) if found else (),
+            )
+
+    def _ours(self, account: Account) -> MemoryAccount | None:
+        found = self.server.accounts.get(account.account)
+        return found if found and found.id in _ids(account.traces) else None
+
+    def summarise(self, rights: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Provisioner.summarise`."""
+        level = parsed(MemoryRights, rights).level
+        if level not in self.server.levels:
+            raise Invalid(f"{self.config.name} has no level {level}.")
+        return self.server.levels[level]
+
+    def test(self) -> list[Finding]:
+        """See `Provisioner.test`."""
+        return [Finding(ok=True, what=f"{self.config.name} lives in this process")]
+
+    @classmethod
+    def prepare_sql(
+        cls, config: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], **options: Any
+    ) -> str:
+        """See `Provisioner.prepare_sql`."""
+        return "-- nothing to prepare\n"
+
+    @classmethod
+    def address(cls, config: Mapping[str, Any]) -> str:
+        """See `Provisioner.address`."""
+        return f"memory:{parsed(MemoryConfig, config).name}"
+
+
+def _ids(undo: Sequence[Mapping[str, Any]]) -> set[int]:
+    return {one["id"] for one in undo if "id" in one}

@@ -1,0 +1,122 @@
+"""Opening and extending: the one transaction that makes a temporary login, and its later expiry.
+
+Taking it away is in `cut` and `clean`. What a level may do is checked in `level`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from psycopg import sql
+
+from approvals.errors import ProvisionError
+from approvals.provisioning.base import Account, Fence, OpenOrder
+
+from .account import SET_OPTION, TRANSACTION_TIMEOUT, oid_of, oids_of, opener_name
+from .config import LevelRights
+from .connect import Db, Deadline, Dialer
+
+OPEN_DEADLINE = 30
+"""Seconds for the whole of an open, from our side; well under the 60 s an open may take."""
+OPEN_STATEMENT = 10
+"""Seconds for one statement of it."""
+EXTEND_DEADLINE = 10
+"""Seconds for an extension."""
+
+
+def open_account(
+    dialer: Dialer, order: OpenOrder, rights: LevelRights, fence: Fence, deadline: Deadline
+) -> datetime:
+    """Make the login in one transaction and return its expiry.
+
+    1. Make the role, or find the one an earlier attempt committed; a stranger's is left alone.
+    2. Make it a member of the level.
+    3. Read its oid; set `VALID UNTIL` from the control database's time, as the last statement.
+    4. Have the fence hold, which stores the oid; then COMMIT. Anything raised rolls back.
+    """
+    name = opener_name(order.grant_id)
+    with (
+        dialer.session(name, deadline, statement_timeout=OPEN_STATEMENT) as db,
+        db.transaction(),
+    ):
+        _limit(db)
+        oid = _make(db, order, rights)
+        until = fence.now() + timedelta(seconds=order.duration)
+        _set_expiry(db, order.account, until)
+        deadline.check("opening")
+        fence.hold({"oid": oid, "valid_until": until.isoformat()})
+    return until
+
+
+def _limit(db: Db) -> None:
+    """Have the server end the transaction by itself, where it can."""
+    if db.info.server_version >= TRANSACTION_TIMEOUT:
+        limit = sql.SQL("SET LOCAL transaction_timeout = {}").format(OPEN_DEADLINE * 1000)
+        db.execute(limit)
+
+
+def _make(db: Db, order: OpenOrder, rights: LevelRights) -> int:
+    known = oids_of(order.known)
+    found = oid_of(db, order.account)
+    if found is not None and found not in known:
+        raise _taken(order.account)
+    db.execute(_role_statement(db, order, rights, exists=found is not None))
+    db.execute(_membership(db, order.account, rights.role))
+    oid = oid_of(db, order.account)
+    # The row is locked by us now, so that this oid is the one we wrote to.
+    if oid is None or (found is not None and oid != found):
+        raise _taken(order.account)
+    return oid
+
+
+def _taken(account: str) -> ProvisionError:
+    return ProvisionError(
+        f"The target has a role {account} that is not ours. Rename or drop it there.",
+        code="name_taken",
+        permanent=True,
+    )
+
+
+def _role_statement(db: Db, order: OpenOrder, rights: LevelRights, *, exists: bool) -> sql.Composed:
+    """Return the statement with a SCRAM verifier in it: the password itself is never sent."""
+    verifier = db.pgconn.encrypt_password(
+        order.password.encode(), order.account.encode(), b"scram-sha-256"
+    )
+    return sql.SQL("{} ROLE {} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {}").format(
+        sql.SQL("ALTER" if exists else "CREATE"),
+        sql.Identifier(order.account),
+        rights.connection_limit,
+        verifier.decode(),
+    )
+
+
+def _membership(db: Db, account: str, level: str) -> sql.Composed:
+    """Return the grant of the level. Without SET a holder cannot keep a role past its revocation.
+
+    Before PostgreSQL 16 the option does not exist; there the end of the session is what counts.
+    """
+    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(level), sql.Identifier(account))
+    if db.info.server_version >= SET_OPTION:
+        grant += sql.SQL(" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE")
+    return grant
+
+
+def _set_expiry(db: Db, account: str, until: datetime) -> None:
+    statement = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
+    db.execute(statement.format(sql.Identifier(account), until.isoformat()))
+
+
+def extend_account(dialer: Dialer, account: Account, until: datetime) -> None:
+    """Move the role's own expiry to `until`; raise `ProvisionError` (code `gone`) without one.
+
+    It bears the opener's name, so that a close ends it as it ends an opener.
+    """
+    deadline = Deadline(EXTEND_DEADLINE)
+    with dialer.session(opener_name(account.grant_id), deadline) as db, db.transaction():
+        if oid_of(db, account.account) not in oids_of(account.traces):
+            raise ProvisionError(
+                f"The target has no role {account.account} of ours.", code="gone", permanent=True
+            )
+        _set_expiry(db, account.account, until)
+        if oid_of(db, account.account) not in oids_of(account.traces):
+            raise _taken(account.account)
