@@ -15,4 +15,4 @@ RUN SECRET_KEY=unused-at-build-time DATABASE_URL=postgresql://unused@localhost/u
     REDIS_URL=redis://localhost/0 python manage.py collectstatic --noinput
 USER debugflow
 EXPOSE 8000
-CMD ["uvicorn", "debugflow.asgi:application", "--host=0.0.0.0", "--port=8000", "--workers=2"]
+CMD ["uvicorn", "debugflow.asgi:application", "--host=0.0.0.0", "--port=8000", "--workers=2", "--no-proxy-headers"]

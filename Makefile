@@ -20,7 +20,7 @@ test: $(STAMP)
 	$(RUN) -m pytest $(PYTEST_FLAGS)
 
 bench: $(STAMP)
-	$(RUN) manage.py bench
+	$(RUN) -m tests.bench
 
 check: $(STAMP)
 	$(RUN) -m ruff format --check .

@@ -29,6 +29,7 @@ from approvals.models import (
 )
 from approvals.policy import AppliesTo
 from approvals.provisioning.base import parsed
+from approvals.secrets import SecretUnreadable
 from approvals.states import UNDECIDED
 from approvals.transition import actor
 from audit import clock, log
@@ -136,9 +137,7 @@ def save_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     level.summary = list(provisioner.summarise(level.rights))
     with transaction.atomic(), log.batch():
         level.target = Target.objects.select_for_update(no_key=True).get(pk=level.target_id)
-        before = (
-            AccessLevel.objects.select_for_update(no_key=True).filter(pk=level.pk).first()
-        )
+        before = AccessLevel.objects.select_for_update(no_key=True).filter(pk=level.pk).first()
         level.summarised_at = now = clock.now()
         if before is not None and before.target_id != level.target_id:
             raise Invalid("A level stays with its target. Make a new one there.")
@@ -317,7 +316,8 @@ def change_policy(policy: Policy, *, by: Person) -> Policy:
             policy.full_clean()
         except ValidationError as error:
             raise Invalid(fields=error.message_dict) from None
-        policy.save()
+        # Not `current`: whoever loaded the policy before a publication would undo it.
+        policy.save(update_fields=None if policy._state.adding else ["name", "rank", "enabled"])
         log.record(
             "policy.changed",
             actor=actor(by),
@@ -336,4 +336,7 @@ def check_target(target: Target) -> list[tuple[bool, str, str]]:
         findings = targets.provisioner(target).test()
     except (Invalid, ProvisionError) as error:
         return [(False, error.message, "Save the target with a configuration its kind takes.")]
+    except SecretUnreadable as error:
+        fix = "Enter the secret again, or bring back the key that DEBUGFLOW_ENCRYPTION_KEYS lost."
+        return [(False, str(error), fix)]
     return [(finding.ok, finding.what, finding.fix) for finding in findings]

@@ -140,8 +140,10 @@ def _held(job: Job) -> Grant | None:
 
 
 def _cut(job: Job) -> None:
+    """Write down that nobody is in. True whoever has the lease by now: `revoking` lets none in."""
     with transaction.atomic(), log.batch():
-        if (grant := _held(job)) is None:
+        grant = Grant.objects.locked(job.grant.pk)
+        if grant.state != GrantState.REVOKING or grant.cut_at is not None:
             return
         now = clock.now()
         grant.cut_at, grant.last_error, grant.attempts = now, "", 0

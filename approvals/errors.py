@@ -1,7 +1,6 @@
 """The ways a verb says no. A class's docstring is its default message.
 
-Mapped to HTTP once, in `approvals/api/errors.py` and `approvals/middleware.py`:
-NotAllowed 403, WrongState 409, Invalid 422, ProvisionError 502.
+Each has its HTTP status here, once, for pages and API alike.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ class DebugflowError(Exception):
     """Something did not work."""
 
     default_code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
 
     def __init__(self, message: str = "", *, code: str = "", **details: Any) -> None:
         self.message = message or inspect.cleandoc(type(self).__doc__ or "")
@@ -26,18 +26,21 @@ class NotAllowed(DebugflowError):
     """You may not do this."""
 
     default_code = "not_allowed"
+    status = 403
 
 
 class WrongState(DebugflowError):
     """Someone else has already moved this on. Reload the page to see where it stands."""
 
     default_code = "wrong_state"
+    status = 409
 
 
 class Invalid(DebugflowError):
     """What was sent cannot be used."""
 
     default_code = "invalid"
+    status = 422
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class ProvisionError(DebugflowError):
     """The target did not do what was asked of it."""
 
     default_code = "target_failed"
+    status = 502
 
     def __init__(
         self, message: str = "", *, code: str = "", permanent: bool = False, **details: Any

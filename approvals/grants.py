@@ -28,7 +28,8 @@ NOTE_MAX = 300
 
 
 def grant_subject(pk: int) -> Subject:
-    return Subject("grant", str(pk), f"grant {pk}", f"grant:{pk}")
+    grant = Grant.objects.select_related("level", "target", "beneficiary").filter(pk=pk).first()
+    return grant.audit_subject() if grant else Subject("grant", str(pk), f"grant {pk}")
 
 
 def schedule(request: AccessRequest, *, by: Person, now: datetime) -> Grant:

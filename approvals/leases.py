@@ -15,9 +15,10 @@ from django.db.models import Q, QuerySet
 from approvals.models import Grant, Step, StepKind
 from audit import clock
 
-# Longer than an opening's client-side deadline on the target (30 s), so that a living worker
-# never loses its lease to the clock alone.
-LEASE = 45  # seconds
+# Seconds. Opening and cleaning up: longer than their deadlines on the target (30 and 40 s), so that
+# a living worker never loses its lease to the clock alone. A cut may be made by two at once and by
+# either reported; there the lease is short, since it is how long a killed worker delays it.
+LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 45}
 PER_TARGET = 2
 
 
@@ -70,7 +71,7 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
 def take(grant: Grant, kind: StepKind, *, worker: str, now: datetime) -> Step:
     """Give the (locked) grant to `worker` for one attempt at a step. Saves both."""
     grant.lease = secrets.token_hex(16)
-    grant.lease_until = now + timedelta(seconds=LEASE)
+    grant.lease_until = now + timedelta(seconds=LEASE[kind])
     grant.save(update_fields=["lease", "lease_until"])
     step, _ = Step.objects.get_or_create(
         grant=grant, kind=kind, defaults={"worker": worker, "started_at": now}

@@ -7,19 +7,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
-
-STATUS: dict[type[DebugflowError], int] = {
-    NotAllowed: 403,
-    WrongState: 409,
-    Invalid: 422,
-    ProvisionError: 502,
-}
-
-
-def status_of(error: DebugflowError) -> int:
-    """The one mapping of the ways to say no to HTTP; pages and API share it."""
-    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+from approvals.errors import DebugflowError
 
 
 class DomainErrorMiddleware:
@@ -32,5 +20,4 @@ class DomainErrorMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, DebugflowError):
             return None
-        status = status_of(error)
-        return render(request, "approvals/refused.html", {"error": error}, status=status)
+        return render(request, "approvals/refused.html", {"error": error}, status=error.status)

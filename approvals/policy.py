@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.contrib.auth.models import Group
-from django.db.models import F, Prefetch
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import F, OuterRef, Prefetch
+from django.db.models.functions import JSONObject
 from pydantic import BaseModel, ConfigDict
 
 from approvals import chain
@@ -27,6 +30,7 @@ from approvals.models import (
     Vote,
 )
 from approvals.states import RequestState, StageState
+from audit import clock
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -221,8 +225,9 @@ def words(missing: chain.Missing, names: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Chain:
-    """A request's present round: its stages, their votes, and the arithmetic's view of them."""
+    """A request's present round at one moment: its stages, votes, and the arithmetic's view."""
 
+    now: datetime
     stages: tuple[RequestStage, ...]
     votes: tuple[Vote, ...]
     states: tuple[chain.StageState, ...]
@@ -246,36 +251,43 @@ class Chain:
     def with_vote(self, vote: Vote) -> Chain:
         """The chain after `vote`, which replaces its author's earlier one in that stage."""
         kept = [v for v in self.votes if (v.stage_id, v.voter_id) != (vote.stage_id, vote.voter_id)]
-        return _chain(self.stages, [*kept, vote], [s.candidates for s in self.states])
+        return _chain(self.now, self.stages, [*kept, vote], [s.candidates for s in self.states])
 
 
-def load_chain(request: AccessRequest) -> Chain:
-    """Three queries: the stages of the round, its candidates who are still members, its votes.
+def load_chain(request: AccessRequest, *, now: datetime | None = None) -> Chain:
+    """Two queries: the stages of the round with candidates who are still members, and its votes.
 
     A candidate counts while active and a member of the group they were drawn by, so the answer is
     about this instant; take the request's lock first if it matters.
     """
+    still = Candidate.objects.filter(
+        stage=OuterRef("pk"), user__is_active=True, group__user=F("user")
+    ).values(pair=JSONObject(person="user_id", group="group_id"))
     stages = tuple(
-        RequestStage.objects.filter(request=request, round=request.round).order_by("order")
+        RequestStage.objects.filter(request=request, round=request.round)
+        .annotate(still=ArraySubquery(still))
+        .order_by("order")
     )
-    ids = [stage.pk for stage in stages]
-    drawn: dict[int, dict[int, frozenset[str]]] = {pk: {} for pk in ids}
-    still = Candidate.objects.filter(stage__in=ids, user__is_active=True, group__user=F("user"))
-    for stage, person, group in still.values_list("stage_id", "user_id", "group_id"):
-        held = drawn[stage].get(person, frozenset())
-        drawn[stage][person] = held | {str(group)}
     barred = barred_from(request)
     candidates = [
-        standing_in(
-            {p: g for p, g in drawn[s.pk].items() if p not in barred}, s.minima, s.stand_ins
-        )
-        for s in stages
+        standing_in(_by_person(stage.still, barred), stage.minima, stage.stand_ins)
+        for stage in stages
     ]
-    votes = list(Vote.objects.counting().filter(stage__in=ids).select_related("voter"))
-    return _chain(stages, votes, candidates)
+    votes = Vote.objects.counting().filter(stage__in=[stage.pk for stage in stages])
+    cast = list(votes.select_related("voter"))
+    return _chain(now or clock.now(), stages, cast, candidates)
+
+
+def _by_person(pairs: list[dict[str, int]], barred: set[int]) -> dict[int, frozenset[str]]:
+    drawn: dict[int, set[str]] = {}
+    for pair in pairs:
+        if pair["person"] not in barred:
+            drawn.setdefault(pair["person"], set()).add(str(pair["group"]))
+    return {person: frozenset(groups) for person, groups in drawn.items()}
 
 
 def _chain(
+    now: datetime,
     stages: tuple[RequestStage, ...],
     votes: Sequence[Vote],
     candidates: Sequence[Mapping[int, frozenset[str]]],
@@ -297,7 +309,22 @@ def _chain(
         )
         for stage, drawn in zip(stages, candidates, strict=True)
     )
-    return Chain(stages, tuple(votes), states)
+    return Chain(now, stages, tuple(votes), states)
+
+
+def ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
+    """Why an undecided request cannot be decided any more, whatever its stages say."""
+    if not (request.requester.is_active and request.beneficiary.is_active):
+        return RequestState.CANCELLED, "Whoever asked, or for whom, was deactivated."
+    if not (request.target.enabled and request.level.enabled):
+        return RequestState.CANCELLED, "The target or level was switched off."
+    if not request.policy_version.policy.enabled:
+        return RequestState.CANCELLED, "The policy it was asked under was switched off."
+    if request.pending_until <= now:
+        return RequestState.EXPIRED, "Nobody decided in time."
+    if request.starts_at and request.starts_at + timedelta(seconds=request.duration) <= now:
+        return RequestState.EXPIRED, "The time it was wanted for has passed."
+    return None
 
 
 def barred_from(request: AccessRequest) -> set[int]:
@@ -333,6 +360,8 @@ def may_vote(
     if request.state != RequestState.PENDING or index is None:
         label = RequestState(request.state).label.lower()
         return Refusal("wrong_state", f"This request is {label}; there is nothing left to decide.")
+    if (late := _too_late(request, chain_)) is not None:
+        return late
     if person.pk in barred_from(request):
         return SELF_APPROVAL
     if not person.is_active or person.pk not in chain_.states[index].candidates:
@@ -341,6 +370,16 @@ def may_vote(
         return _may_deny(chain_, index, person)
     effect = chain.vote_effect(_before_replacing(chain_, index, person), index, person.pk)
     return _explain(chain_, effect)
+
+
+def _too_late(request: AccessRequest, chain_: Chain) -> Refusal | None:
+    """Late is late, whether or not a sweeper has come by to say so."""
+    if (lost := ground_lost(request, chain_.now)) is not None:
+        return Refusal("wrong_state", f"{lost[1]} It can no longer be decided.")
+    stage = chain_.stages[chain_.require_open()]
+    if stage.deadline_at is not None and stage.deadline_at <= chain_.now:
+        return Refusal("wrong_state", f"The time for “{stage.name}” has run out.")
+    return None
 
 
 def _before_replacing(chain_: Chain, index: int, person: Person) -> list[chain.StageState]:

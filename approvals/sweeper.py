@@ -1,8 +1,9 @@
 """The sweeper: find what is due in the database, see that it is done, and never stop.
 
 Needs PostgreSQL and the targets, nothing else. Any number may run; they are told apart by leases
-and skipped locks only. It claims; threads do the work: cuts before anything else, at most two per
-target, one for a target that is failing, so that a dead one cannot hold up the others.
+and skipped locks only. It claims; threads do the work. Cuts have threads of their own, so that
+they wait for nothing else; at most two of a kind at once per target, one for a target that is
+failing, so that a dead one cannot hold up the others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +29,39 @@ logger = structlog.get_logger(__name__)
 THREADS_MOST = 64
 
 
+class _Crew:
+    """Threads for one kind of work, and what they have in flight per target."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._in_flight: Counter[int] = Counter()
+
+    def room(self, failing: Collection[int]) -> leases.Room:
+        with self._lock:
+            return leases.Room(
+                free=self.threads - self._in_flight.total(),
+                in_flight=Counter(self._in_flight),
+                failing=frozenset(failing),
+            )
+
+    def took(self, target: int) -> None:
+        with self._lock:
+            self._in_flight[target] += 1
+
+    def landed(self, target: int) -> None:
+        with self._lock:
+            self._in_flight[target] -= 1
+            if self._in_flight[target] <= 0:
+                del self._in_flight[target]
+
+    @property
+    def idle(self) -> bool:
+        with self._lock:
+            return not self._in_flight
+
+
 class Sweeper:
     """One loop and its threads. `interval` is the seconds between two looks."""
 
@@ -37,10 +71,9 @@ class Sweeper:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._in_flight: Counter[int] = Counter()
         self._failing: set[int] = set()
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sweep")
+        self._cuts = _Crew(self.threads, "cut")
+        self._rest = _Crew(self.threads, "sweep")
 
     def run(self) -> None:
         """Sweep until `stop`. A database that is away is waited for."""
@@ -55,7 +88,8 @@ class Sweeper:
             if not found:
                 self._wake.wait(self.interval)
             self._wake.clear()
-        self._pool.shutdown(wait=True)
+        for crew in (self._cuts, self._rest):
+            crew.pool.shutdown(wait=True)
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has ended."""
@@ -64,20 +98,24 @@ class Sweeper:
 
     def tick(self) -> int:
         """One look: claim what is due and hand it to the threads. Returns how much it claimed."""
-        claimed = self._claim(self._claim_cuts, closing.run)
-        claimed += self._claim(self._claim_cleanups, closing.run)
-        claimed += self._claim(self._claim_opens, opening.run)
+        claimed = self._claim(self._cuts, self._claim_cuts, closing.run)
+        claimed += self._claim(self._rest, self._claim_cleanups, closing.run)
+        claimed += self._claim(self._rest, self._claim_opens, opening.run)
         return claimed + expire_requests()
 
-    def _claim(self, claim: Callable[[leases.Room], list[Any]], work: Callable[[Any], bool]) -> int:
-        room = self._room()
+    def _claim(
+        self,
+        crew: _Crew,
+        claim: Callable[[leases.Room], list[Any]],
+        work: Callable[[Any], bool],
+    ) -> int:
+        room = crew.room(self._failing)
         if room.free <= 0:
             return 0
         jobs = claim(room)
         for job in jobs:
-            with self._lock:
-                self._in_flight[job.target_id] += 1
-            self._pool.submit(self._work, work, job)
+            crew.took(job.target_id)
+            crew.pool.submit(self._work, crew, work, job)
         return len(jobs)
 
     def _claim_cuts(self, room: leases.Room) -> list[closing.Job]:
@@ -89,15 +127,7 @@ class Sweeper:
     def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
         return opening.claim(worker=self.name, room=room)
 
-    def _room(self) -> leases.Room:
-        with self._lock:
-            return leases.Room(
-                free=self.threads - self._in_flight.total(),
-                in_flight=Counter(self._in_flight),
-                failing=frozenset(self._failing),
-            )
-
-    def _work(self, work: Callable[[Any], bool], job: Any) -> None:
+    def _work(self, crew: _Crew, work: Callable[[Any], bool], job: Any) -> None:
         succeeded = False
         try:
             with context.bind(request_id=f"sweep-{self.name}"):
@@ -107,15 +137,9 @@ class Sweeper:
             logger.exception("a sweep failed", grant=job.grant.pk)
         finally:
             connections.close_all()
-            self._landed(job.target_id, failed=not succeeded)
-
-    def _landed(self, target: int, *, failed: bool) -> None:
-        with self._lock:
-            self._in_flight[target] -= 1
-            if self._in_flight[target] <= 0:
-                del self._in_flight[target]
-            (self._failing.add if failed else self._failing.discard)(target)
-        self._wake.set()
+            crew.landed(job.target_id)
+            (self._failing.discard if succeeded else self._failing.add)(job.target_id)
+            self._wake.set()
 
 
 def expire_requests(most: int = 100) -> int:

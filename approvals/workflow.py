@@ -40,7 +40,8 @@ def request_subject(pk: int) -> Subject:
 
 
 def level_subject(pk: int) -> Subject:
-    return Subject("accesslevel", str(pk), f"level {pk}", f"accesslevel:{pk}")
+    level = AccessLevel.objects.select_related("target").filter(pk=pk).first()
+    return level.audit_subject() if level else Subject("accesslevel", str(pk), f"level {pk}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +269,6 @@ def vote(
     """
     request = _locked(request_id)
     now = clock.now()
-    _require_decidable(request, now)
     if scope_hash != request.scope_hash:
         raise WrongState(
             "What is asked for has changed since you looked at it. Read it again, then decide.",
@@ -277,11 +277,10 @@ def vote(
     if decision == Decision.DENY and not comment.strip():
         raise Invalid(fields={"comment": ["Say why, so that they know what to do instead."]})
     _require_text(comment)
-    before = policy.load_chain(request)
+    before = policy.load_chain(request, now=now)
     if (refusal := policy.may_vote(request, before, by, decision)) is not None:
         raise refusal.error()
     stage = before.stages[before.require_open()]
-    _require_in_time(stage, now)
     cast = _cast(stage, before, request, by=by, decision=decision, comment=comment, now=now)
     _advance(request, before.with_vote(cast), by=by, now=now)
     return request
@@ -299,17 +298,6 @@ def _require_text(comment: str) -> None:
         raise Invalid(fields={"comment": [f"Keep it within {REASON_MAX} characters."]})
     if "\x00" in comment:
         raise Invalid(fields={"comment": ["A NUL character cannot be stored. Remove it."]})
-
-
-def _require_decidable(request: AccessRequest, now: datetime) -> None:
-    """Late is late, whether or not a sweeper has come by to say so."""
-    if request.state in UNDECIDED and (lost := _ground_lost(request, now)) is not None:
-        raise WrongState(f"{lost[1]} It can no longer be decided.", code="wrong_state")
-
-
-def _require_in_time(stage: RequestStage, now: datetime) -> None:
-    if stage.deadline_at is not None and stage.deadline_at <= now:
-        raise WrongState(f"The time for “{stage.name}” has run out.", code="wrong_state")
 
 
 def _cast(
@@ -422,25 +410,11 @@ def expire(request_id: int) -> AccessRequest | None:
 
 def _over(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
     """Why an undecided request cannot be decided any more. Mirrored in SQL by `over`."""
-    if (lost := _ground_lost(request, now)) is not None:
+    if (lost := policy.ground_lost(request, now)) is not None:
         return lost
     late = request.stages.filter(state=StageState.OPEN, deadline_at__lte=now).first()
     if late is not None:
         return RequestState.EXPIRED, f"The stage “{late.name}” was not decided in time."
-    return None
-
-
-def _ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
-    if not (request.requester.is_active and request.beneficiary.is_active):
-        return RequestState.CANCELLED, "Whoever asked, or for whom, was deactivated."
-    if not (request.target.enabled and request.level.enabled):
-        return RequestState.CANCELLED, "The target or level was switched off."
-    if not request.policy_version.policy.enabled:
-        return RequestState.CANCELLED, "The policy it was asked under was switched off."
-    if request.pending_until <= now:
-        return RequestState.EXPIRED, "Nobody decided in time."
-    if request.starts_at and request.starts_at + timedelta(seconds=request.duration) <= now:
-        return RequestState.EXPIRED, "The time it was wanted for has passed."
     return None
 
 

@@ -1,3 +1,5 @@
+"""The web process."""
+
 import os
 
 from django.core.asgi import get_asgi_application
@@ -5,3 +7,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "debugflow.settings")
 
 application = get_asgi_application()
+
+from debugflow.startup import refuse_unsafe  # noqa: E402  (apps have to be ready)
+
+refuse_unsafe()

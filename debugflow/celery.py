@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
+from django.core.exceptions import ImproperlyConfigured
 
 from debugflow.sweeping import SweeperStep
 
@@ -15,3 +16,15 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 # The Worker's blueprint, not the Consumer's: the sweeper must tick while the broker is gone.
 app.steps["worker"].add(SweeperStep)
+
+
+@signals.worker_init.connect
+def refuse_unsafe(**_: object) -> None:
+    """A worker on unsafe settings does not start."""
+    from debugflow.startup import refuse_unsafe as refuse
+
+    try:
+        refuse()
+    except ImproperlyConfigured as error:
+        # Celery logs whatever a signal's receiver raises and goes on, but for this.
+        raise SystemExit(str(error)) from error

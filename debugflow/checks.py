@@ -85,7 +85,7 @@ def login_is_no_owner(databases: Sequence[str] | None = None, **kwargs: Any) -> 
     return [Error(text, hint=hint, id="debugflow.E007") for bad, text in wrong if bad]
 
 
-@register(Tags.database)
+@register(Tags.database, deploy=True)
 def clock_is_straight(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """A shifted clock is for tests; here it would end access at the wrong time."""
     if "default" not in (databases or ()) or _is_migrator():

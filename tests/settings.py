@@ -13,11 +13,12 @@ os.environ |= {
     "LOG_LEVEL": "WARNING",
 }
 
-from debugflow.settings import *  # noqa: E402, F403
-from debugflow.settings import DATABASES  # noqa: E402
+from debugflow.settings import *  # noqa: F403
+from debugflow.settings import DATABASES
 
 # Tests drop and clone databases, which a pool's idle connections would forbid.
 del DATABASES["default"]["OPTIONS"]["pool"]  # type: ignore[attr-defined]
+WHITENOISE_AUTOREFRESH = True  # nothing is collected
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},

@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, Q
 from approvals.models.policies import PolicyVersion
 from approvals.models.targets import AccessLevel, Target
 from approvals.states import UNDECIDED, RequestState, StageState
+from audit import clock
 from audit.log import Subject
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         """Pending requests whose open stage this person may still decide.
 
         Mirrors `policy.may_vote` in SQL, less the chain's arithmetic: active candidates who are
-        still members, not barred, and without a counting vote in the chain.
+        still members, not barred, in time, and without a counting vote in the chain.
         """
+        now = clock.DbNow()
         mine = Candidate.objects.filter(
+            Q(stage__deadline_at__isnull=True) | Q(stage__deadline_at__gt=now),
             stage__request=OuterRef("pk"),
             stage__state=StageState.OPEN,
             user=user,
@@ -59,6 +62,8 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         )
         return (
             self.filter(Exists(mine), ~Exists(counted), state=RequestState.PENDING)
+            .filter(pending_until__gt=now, requester__is_active=True, beneficiary__is_active=True)
+            .filter(level__enabled=True, target__enabled=True, policy_version__policy__enabled=True)
             .exclude(requester=user)
             .exclude(beneficiary=user)
             .exclude(last_edited_by=user)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, transaction
@@ -19,14 +20,14 @@ from tests.world import HOUR, World
 DOWN = ProvisionError("The target does not answer.", code="unreachable")
 
 
-def opened(world: World, who: str = "alice", **wish) -> Grant:
+def opened(world: World, who: str = "alice", **wish: Any) -> Any:
     grant = world.approved(who, **wish)
     opening.open_grant(grant.pk, worker="w1")
     grant.refresh_from_db()
     return grant
 
 
-def close(grant: Grant) -> Grant:
+def close(grant: Any) -> Any:
     closing.close_grant(grant.pk, worker="w1")
     grant.refresh_from_db()
     return grant
@@ -203,6 +204,20 @@ class TestFencing:
         assert grant.state == GrantState.ENDED
         told = [event.action for event in timeline(f"request:{grant.request_id}")]
         assert told.count("grant.cut") == told.count("grant.ended") == 1
+
+    def test_two_cuts_at_once_are_one_whoever_is_first(self, world: World, clock):
+        """A slow target: the second attempt begins before the first has ended."""
+        grant = opened(world)
+        grants.release(grant.pk, by=world.alice)
+        [slow] = closing.claim(StepKind.CUT, worker="w1", only=grant.pk)
+        clock.forward(4)
+        [second] = closing.claim(StepKind.CUT, worker="w2", only=grant.pk)
+        assert closing.run(slow)
+        grant.refresh_from_db()
+        assert grant.cut_at is not None
+        assert closing.run(second)
+        told = [event.action for event in timeline(f"request:{grant.request_id}")]
+        assert told.count("grant.cut") == 1
 
 
 class TestRevealing:

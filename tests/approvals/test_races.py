@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -111,7 +112,7 @@ def test_approve_against_cancel(world: World):
     publish(world, stage(world, "Database", "dba"))
     for _ in range(5):
         request = world.submit()
-        cancel = lambda pk=request.pk: workflow.cancel(pk, by=world.alice)  # noqa: E731
+        cancel = partial(workflow.cancel, request.pk, by=world.alice)
         results = at_once(vote(world, request, "bob"), cancel)
         assert sum(isinstance(result, WrongState) for result in results) == 1
         request.refresh_from_db()
@@ -168,7 +169,7 @@ def test_the_same_request_twice_at_once(world: World):
 def test_two_workers_open_once(world: World):
     for _ in range(3):
         grant = world.approved()
-        at_once(*[lambda pk=grant.pk: opening.open_grant(pk, worker="w")] * 4)
+        at_once(*[partial(opening.open_grant, grant.pk, worker="w")] * 4)
         grant.refresh_from_db()
         assert grant.state == GrantState.ACTIVE
         assert world.server.calls.count("open") == 1
@@ -180,8 +181,8 @@ def test_revoke_while_opening(world: World):
     """Whichever comes first, nothing is left and the end is told once."""
     for _ in range(5):
         grant = world.approved()
-        revoke = lambda pk=grant.pk: grants.revoke(pk, by=world.olga, reason="Stop.")  # noqa: E731
-        at_once(lambda pk=grant.pk: opening.open_grant(pk, worker="w1"), revoke)
+        revoke = partial(grants.revoke, grant.pk, by=world.olga, reason="Stop.")
+        at_once(partial(opening.open_grant, grant.pk, worker="w1"), revoke)
         closing.close_grant(grant.pk, worker="w2")
         grant.refresh_from_db()
         assert grant.state == GrantState.ENDED
@@ -206,8 +207,8 @@ def test_release_against_expiry(world: World, clock):
         opening.open_grant(grant.pk, worker="w1")
         clock.forward(3600)
         at_once(
-            lambda pk=grant.pk: grants.release(pk, by=world.alice),
-            lambda pk=grant.pk: closing.close_grant(pk, worker="w1"),
+            partial(grants.release, grant.pk, by=world.alice),
+            partial(closing.close_grant, grant.pk, worker="w1"),
         )
         closing.close_grant(grant.pk, worker="w2")
         grant.refresh_from_db()
@@ -230,9 +231,7 @@ def test_a_vote_that_waited_past_the_deadline_is_late(world: World, control: Con
     """The time is read after the lock is held, not when the transaction began."""
     request = world.submit()
     with psycopg.connect(control.url()) as other:
-        other.execute(
-            "SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [request.pk]
-        )
+        other.execute("SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [request.pk])
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(at_once, vote(world, request, "bob"))
             until_blocked(control)
@@ -261,9 +260,7 @@ def test_a_membership_that_ends_before_the_lock_is_had_does_not_count(
 ):
     request = world.submit()
     with psycopg.connect(control.url()) as other:
-        other.execute(
-            "SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [request.pk]
-        )
+        other.execute("SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [request.pk])
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(at_once, vote(world, request, "bob"))
             until_blocked(control)

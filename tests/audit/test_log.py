@@ -264,6 +264,11 @@ def test_sixteen_writers_at_once_each_keep_their_own_story(committed):
     assert len({bytes(event.leaf_hash) for event in events}) == 160
 
 
+def _tell_and_fail(number: int) -> None:
+    log.record("story.told", actor=SYSTEM, subject=REQUEST, number=number)
+    raise ZeroDivisionError
+
+
 def test_a_batch_outside_a_transaction_is_refused(committed):
     with pytest.raises(log.NotAtomic), log.batch():
         pass
@@ -279,8 +284,7 @@ def test_a_batch_is_written_whole_in_order_and_not_after_an_error():
     assert not any(event.mismatches() for event in Event.objects.all())
 
     with pytest.raises(ZeroDivisionError), transaction.atomic(), log.batch():
-        log.record("story.told", actor=SYSTEM, subject=REQUEST, number=9)
-        raise ZeroDivisionError
+        _tell_and_fail(9)
     assert Event.objects.count() == 3
 
 
@@ -288,7 +292,6 @@ def test_a_batch_is_written_whole_in_order_and_not_after_an_error():
 def test_what_a_savepoint_in_a_batch_rolled_back_is_not_told():
     with transaction.atomic(), log.batch():
         with pytest.raises(ZeroDivisionError), transaction.atomic():
-            log.record("story.told", actor=SYSTEM, subject=REQUEST, number=1)
-            raise ZeroDivisionError
+            _tell_and_fail(1)
         log.record("story.told", actor=SYSTEM, subject=REQUEST, number=2)
     assert [event.data["number"] for event in Event.objects.all()] == [2]

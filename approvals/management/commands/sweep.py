@@ -12,6 +12,7 @@ from approvals.sweeper import Sweeper
 
 
 class Command(BaseCommand):
+    requires_system_checks = "__all__"
     help = "Open, cut and clean up whatever is due, until stopped. Needs no broker."
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,209 @@
+"""What the admin's pages share: saving through a verb, and looking without touching.
+
+A refusal of a verb is recorded, and shown on the form, which stays as it was filled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
+from django.db import models, transaction
+from django.forms.models import construct_instance
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
+
+from approvals.admin import holders
+from approvals.errors import DebugflowError, Invalid
+from approvals.transition import actor
+from audit import log
+from audit.log import Subject
+
+if TYPE_CHECKING:
+    Admin = admin.ModelAdmin[Any]
+    Form = forms.ModelForm[Any]
+else:
+    Admin = admin.ModelAdmin
+    Form = forms.ModelForm
+
+IN_USE = (
+    "{name} cannot be deleted: others refer to it, and what happened must stay readable. "
+    "Switch it off instead."
+)
+
+
+class VerbForm(Form):
+    """A form whose saving a verb may have refused: it then shows why.
+
+    Uniqueness and constraints are left to the verb, which alone says them in words.
+    """
+
+    refusal: DebugflowError | None = None
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.refusal is not None:
+            show(self, self.refusal)
+        return cleaned
+
+    def _post_clean(self) -> None:
+        form: Any = self  # the stubs know none of Django's hooks for this
+        form.instance = construct_instance(
+            form, form.instance, form._meta.fields, form._meta.exclude
+        )
+        try:
+            form.instance.clean_fields(exclude=form._get_validation_exclusions())
+        except ValidationError as error:
+            form._update_errors(error)
+
+
+def show(form: forms.BaseForm, refusal: DebugflowError) -> None:
+    """Put what a verb said at the fields it named, or at the head of the form."""
+    fields = refusal.fields if isinstance(refusal, Invalid) else {}
+    for name, lines in fields.items():
+        for line in lines:
+            form.add_error(name if name in form.fields else None, line)
+    if not fields:
+        for line in _lines(refusal):
+            form.add_error(None, line)
+
+
+def _lines(refusal: DebugflowError) -> list[str]:
+    problems = refusal.details.get("problems", [])
+    if len(problems) < 2:
+        return [refusal.message]
+    return [f"This was refused for {len(problems)} reasons:", *problems]
+
+
+class ListAdmin(Admin):
+    """A list whose filters may be typed into the address by hand, and without bulk actions."""
+
+    actions = None
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        # Django hands filters to the database as they are, and PostgreSQL takes no NUL.
+        if any("\x00" in value for values in request.GET.lists() for value in values[1]):
+            raise BadRequest("An address holds a NUL character.")
+        return super().changelist_view(request, extra_context)
+
+
+class VerbAdmin(ListAdmin):
+    """Adds and changes through `apply`, a verb. Deletes only what nothing refers to."""
+
+    def apply(self, obj: Any, form: Any, *, by: Any) -> None:
+        """Save `obj` by its verb. Raises what the verb raises."""
+        raise NotImplementedError
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        self.apply(obj, form, by=request.user)
+
+    @method_decorator(sensitive_post_parameters())
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Django's own view, twice if the verb refuses: the second time shows the refusal."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DebugflowError as refusal:
+            if request.method != "POST":
+                raise
+            self.record_refusal(request, self._subject(request, object_id), refusal)
+            request.refusal = refusal  # type: ignore[attr-defined]
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def record_refusal(
+        self, request: HttpRequest, subject: Subject, refusal: DebugflowError
+    ) -> None:
+        log.record_refusal(
+            "administration.refused",
+            actor=actor(request.user),
+            subject=subject,
+            code=refusal.code,
+        )
+
+    def _subject(self, request: HttpRequest, object_id: str | None) -> Subject:
+        found = self.get_object(request, object_id) if object_id else None
+        if found is not None:
+            subject: Subject = found.audit_subject()
+            return subject
+        return Subject(str(self.opts.model_name), "", f"a new {self.opts.verbose_name}")
+
+    def form_with(self, request: HttpRequest, base: type[VerbForm], **parts: Any) -> type[VerbForm]:
+        """`base` with more fields or facts, and what the verb said about this very request."""
+        refusal = getattr(request, "refusal", None)
+        return type(base.__name__, (base,), {"refusal": refusal, **parts})
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        found = self.get_object(request, object_id)
+        if found is None or not self.has_delete_permission(request, found) or not in_use(found):
+            return super().delete_view(request, object_id, extra_context)
+        messages.error(request, IN_USE.format(name=found))
+        return self.to_change_page(found)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """The lock keeps others from beginning to refer to it, so that nothing is left dangling."""
+        with transaction.atomic(), log.batch():
+            locked = self.model._default_manager.select_for_update().get(pk=obj.pk)
+            kind = str(self.opts.model_name)
+            log.record(f"{kind}.changed", actor=actor(request.user), subject=locked, deleted=True)
+            holders.forget(locked)
+            locked.delete()
+
+    def to_change_page(self, obj: models.Model) -> HttpResponse:
+        info = f"{self.opts.app_label}_{self.opts.model_name}"
+        return HttpResponseRedirect(reverse(f"admin:{info}_change", args=[obj.pk]))
+
+    def require_change(self, request: HttpRequest, object_id: str) -> Any:
+        """The object, if this person may change it. Raises PermissionDenied."""
+        found = self.get_object(request, object_id)
+        if found is None or not self.has_change_permission(request, found):
+            raise PermissionDenied
+        return found
+
+
+def in_use(obj: models.Model) -> bool:
+    """Whether any row refers to `obj`. Asked one by one, since listing them may be endless."""
+    relations = [
+        field
+        for field in obj._meta.get_fields(include_hidden=True)
+        if field.auto_created and not field.concrete and (field.one_to_many or field.one_to_one)
+    ]
+    return any(
+        relation.related_model._base_manager.filter(**{relation.field.name: obj}).exists()  # type: ignore[union-attr]
+        for relation in relations
+    )
+
+
+class RecordAdmin(ListAdmin):
+    """What has happened: for looking only, superusers included."""
+
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        if request.method != "GET":
+            raise PermissionDenied
+        return super().changelist_view(request, extra_context)

@@ -1,0 +1,183 @@
+"""The form for a policy's next version: its conditions, clocks and stages, and the draft of them.
+
+`administration.publish` decides whether a draft can work; what only a form can get wrong (an
+unknown group, an unreadable time) is refused here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.auth.models import Group
+from django.db import transaction
+
+from approvals import administration
+from approvals.admin.fields import CountedGroupsField, DurationField, LabelsField
+from approvals.administration import PolicyDraft, StageDraft
+from approvals.errors import WrongState
+from approvals.models import AccessLevel, Environment, Policy, PolicyVersion, Risk, Stage
+from approvals.policy import AppliesTo
+
+if TYPE_CHECKING:
+    StageFormSetBase = forms.BaseFormSet["StageForm"]
+else:
+    StageFormSetBase = forms.BaseFormSet
+
+MAX_STAGES = 20
+MAX_PEOPLE = 50
+NEW = {"pending_ttl": 86400, "activation_ttl": 3600, "max_duration": 8 * 3600}
+"""Seconds, as `PolicyDraft` has them; a working day at most."""
+ANY = "Choose none to set no condition."
+
+
+class VersionForm(forms.Form):
+    """All of a version but its stages."""
+
+    # The version the form was filled from: publishing over a newer one would undo it unseen.
+    based_on = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
+    environments = forms.MultipleChoiceField(
+        choices=Environment.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=ANY,
+    )
+    risks = forms.MultipleChoiceField(
+        choices=Risk.choices, required=False, widget=forms.CheckboxSelectMultiple, help_text=ANY
+    )
+    labels = LabelsField(
+        required=False,
+        help_text="One a line, such as team=orders. A target must carry all of them.",
+    )
+    levels = forms.ModelMultipleChoiceField(
+        AccessLevel.objects.select_related("target"), required=False, help_text=ANY
+    )
+    requester_groups = forms.ModelMultipleChoiceField(
+        Group.objects.order_by("name"), required=False, help_text=ANY
+    )
+    max_duration = DurationField(label="Lasts at most", help_text="Such as 8 h.")
+    pending_ttl = DurationField(label="To be decided within", help_text="Such as 1 d.")
+    activation_ttl = DurationField(
+        label="To be opened within", help_text="After the approval or the wanted start."
+    )
+    reason_hint = forms.CharField(
+        max_length=200, required=False, help_text="What people should write as their reason."
+    )
+    ticket_required = forms.BooleanField(required=False)
+
+    def applies_to(self) -> AppliesTo:
+        return AppliesTo(
+            environments=self.cleaned_data["environments"],
+            labels=self.cleaned_data["labels"] or {},
+            risks=self.cleaned_data["risks"],
+            levels=[level.pk for level in self.cleaned_data["levels"]],
+            requester_groups=[group.pk for group in self.cleaned_data["requester_groups"]],
+        )
+
+
+class StageForm(forms.Form):
+    """One stage. Its place is the formset's own order number."""
+
+    name = forms.CharField(max_length=80)
+    groups = CountedGroupsField(
+        label="Who is asked",
+        help_text="Each group with the least number of its people: dba: 1, security: 2",
+    )
+    total = forms.IntegerField(
+        min_value=1,
+        max_value=MAX_PEOPLE,
+        required=False,
+        label="Approvals in all",
+        help_text="Empty for the sum of the groups.",
+    )
+    deny_quorum = forms.IntegerField(
+        min_value=1, max_value=MAX_PEOPLE, initial=1, label="Denials that end it"
+    )
+    deadline = DurationField(
+        required=False,
+        help_text="How long it may stay open, such as 4 h. Then the request expires.",
+    )
+    fallback_group = forms.ModelChoiceField(
+        Group.objects.order_by("name"),
+        required=False,
+        help_text="Stands in where too few could act.",
+    )
+    needs_second_factor = forms.BooleanField(required=False)
+
+    def draft(self) -> StageDraft:
+        fields = self.cleaned_data
+        return StageDraft(
+            name=fields["name"],
+            groups=fields["groups"],
+            total=fields["total"] or sum(fields["groups"].values()),
+            deny_quorum=fields["deny_quorum"],
+            deadline=fields["deadline"],
+            fallback_group=fields["fallback_group"],
+            needs_second_factor=fields["needs_second_factor"],
+        )
+
+
+StageForms = forms.formset_factory(
+    StageForm,
+    formset=StageFormSetBase,
+    can_order=True,
+    can_delete=True,
+    extra=2,
+    max_num=MAX_STAGES,
+    absolute_max=MAX_STAGES + 2,
+    validate_max=True,
+)
+
+
+def version_values(version: PolicyVersion | None) -> dict[str, Any]:
+    """What the form of the next version begins with."""
+    if version is None:
+        return {"based_on": 0, **NEW}
+    fields = ("max_duration", "pending_ttl", "activation_ttl", "reason_hint", "ticket_required")
+    applies_to = AppliesTo.model_validate(version.applies_to).model_dump()
+    values = {name: getattr(version, name) for name in fields}
+    return {"based_on": version.number, **applies_to, **values}
+
+
+def stage_values(version: PolicyVersion | None) -> list[dict[str, Any]]:
+    """The same for the stages; `version` as `wording.with_stages` reads it."""
+    return [_stage_values(stage) for stage in version.stages.all()] if version else []
+
+
+def _stage_values(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "groups": {row.group: row.minimum for row in stage.stage_groups.all()},
+        "total": stage.total,
+        "deny_quorum": stage.deny_quorum,
+        "deadline": stage.deadline,
+        "fallback_group": stage.fallback_group_id,
+        "needs_second_factor": stage.needs_second_factor,
+    }
+
+
+def draft(form: VersionForm, stages: Any) -> PolicyDraft:
+    """The draft that both, valid, describe. Empty stages and deleted ones are left out."""
+    fields = form.cleaned_data
+    return PolicyDraft(
+        applies_to=form.applies_to(),
+        stages=[stage.draft() for stage in stages.ordered_forms],
+        max_duration=fields["max_duration"],
+        pending_ttl=fields["pending_ttl"],
+        activation_ttl=fields["activation_ttl"],
+        reason_hint=fields["reason_hint"],
+        ticket_required=fields["ticket_required"],
+    )
+
+
+@transaction.atomic
+def publish(policy: Policy, wording: PolicyDraft, *, based_on: int, by: Any) -> PolicyVersion:
+    """Publish over version `based_on` only. Raises WrongState if there is a newer one."""
+    locked = Policy.objects.select_for_update().get(pk=policy.pk)
+    newest = locked.versions.count()
+    if newest != based_on:
+        raise WrongState(
+            f"Version {newest} was published meanwhile. Look at it, then begin again from it.",
+            code="newer_version",
+        )
+    return administration.publish(locked, wording, by=by)

@@ -1,0 +1,124 @@
+"""What was asked, decided, opened, done and logged: to be looked at and searched, never changed.
+
+Grants are shown without their sealed secret and their lease.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from approvals.admin.base import RecordAdmin
+from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
+from approvals.sentences import lasting
+from audit import actions
+from audit.models import Event
+
+
+@admin.register(AccessRequest)
+class AccessRequestAdmin(RecordAdmin):
+    list_display = ["__str__", "state", "beneficiary", "level", "lasts", "submitted_at"]
+    list_filter = ["state", "kind", "target__environment", "submitted_at"]
+    list_select_related = ["beneficiary", "level__target"]
+    search_fields = ["=id", "=beneficiary__username", "=target__name", "=ticket", "reason"]
+
+    @admin.display(description="For", ordering="duration")
+    def lasts(self, request: AccessRequest) -> str:
+        return lasting(request.duration)
+
+
+@admin.register(RequestStage)
+class RequestStageAdmin(RecordAdmin):
+    list_display = ["name", "request", "round", "order", "state", "opened_at", "deadline_at"]
+    list_filter = ["state"]
+    list_select_related = ["request"]
+    search_fields = ["=request__id", "name"]
+
+
+@admin.register(Vote)
+class VoteAdmin(RecordAdmin):
+    list_display = ["voter", "decision", "stage", "request", "voted_at", "counts"]
+    list_filter = ["decision", "voted_at"]
+    list_select_related = ["voter", "stage__request"]
+    search_fields = ["=voter__username", "=stage__request__id", "comment"]
+
+    @admin.display(description="Request")
+    def request(self, vote: Vote) -> str:
+        return str(vote.stage.request)
+
+    @admin.display(description="Counts", boolean=True)
+    def counts(self, vote: Vote) -> bool:
+        return vote.replaced_at is None and vote.voided_at is None
+
+
+@admin.register(Grant)
+class GrantAdmin(RecordAdmin):
+    list_display = ["__str__", "state", "beneficiary", "level", "expires_at", "end_reason", "stuck"]
+    list_filter = ["state", "end_reason", "target__environment", "approved_at"]
+    list_select_related = ["beneficiary", "level__target"]
+    search_fields = ["=id", "=request__id", "=beneficiary__username", "=target__name"]
+    exclude = ["secret", "lease"]
+
+    @admin.display(description="Stuck", boolean=True)
+    def stuck(self, grant: Grant) -> bool:
+        return grant.stuck_since is not None
+
+
+@admin.register(Step)
+class StepAdmin(RecordAdmin):
+    list_display = ["kind", "grant", "attempts", "worker", "started_at", "finished_at"]
+    list_filter = ["kind", "started_at"]
+    list_select_related = ["grant"]
+    search_fields = ["=grant__id", "=worker", "last_error"]
+
+
+class ActionFilter(admin.SimpleListFilter):
+    """By the declared names: asking the table for its distinct ones would read all of it."""
+
+    title = "action"
+    parameter_name = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in sorted(actions.declared())]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        return queryset.filter(action=self.value()) if self.value() else queryset
+
+
+@admin.register(Event)
+class EventAdmin(RecordAdmin):
+    list_display = ["at", "action", "actor_name", "subject_label", "thread"]
+    list_display_links = ["at", "action"]
+    list_filter = [ActionFilter, "at"]
+    search_fields = ["=thread", "=actor_name", "=request_id", "=address", "subject_label"]
+    search_help_text = "A thread such as request:12, a person, an address, or part of a subject."
+    ordering = ["-id"]
+    fields = [
+        "at",
+        "action",
+        ("actor_type", "actor_id", "actor_name"),
+        ("on_behalf_of_id", "on_behalf_of_name"),
+        ("subject_type", "subject_id", "subject_label"),
+        "thread",
+        ("request_id", "address", "agent"),
+        ("policy_version", "scope_hash"),
+        "told_data",
+        "hash_hex",
+        "sound",
+    ]
+
+    @admin.display(description="Data")
+    def told_data(self, event: Event) -> str:
+        return json.dumps(event.data, indent=2, ensure_ascii=False, sort_keys=True)
+
+    @admin.display(description="Leaf hash")
+    def hash_hex(self, event: Event) -> str:
+        return bytes(event.leaf_hash).hex()
+
+    @admin.display(description="Agrees with what was hashed", boolean=True)
+    def sound(self, event: Event) -> bool:
+        return not event.mismatches()

@@ -1,0 +1,78 @@
+"""A policy as one sentence: "Requests for production need 1 of dba, then 1 of security."
+
+Reads a version and its stages; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.contrib.auth.models import Group
+from django.db.models import Prefetch, QuerySet
+
+from approvals.models import AccessLevel, PolicyVersion, Stage, StageGroup
+from approvals.policy import AppliesTo
+
+UNPUBLISHED = "Nothing yet: no version of it is published, so it governs no request."
+GONE = "a deleted one"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the ids in conditions are called."""
+
+    levels: dict[int, str]
+    groups: dict[int, str]
+
+
+def with_stages(versions: QuerySet[PolicyVersion]) -> QuerySet[PolicyVersion]:
+    """`versions` with everything that `sentence` reads, in two more queries."""
+    groups = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
+    stages = Stage.objects.order_by("order").select_related("fallback_group")
+    return versions.prefetch_related(Prefetch("stages", stages.prefetch_related(groups)))
+
+
+def names(versions: Iterable[PolicyVersion]) -> Names:
+    """The names that the conditions of all of these need, in two queries."""
+    conditions = [AppliesTo.model_validate(version.applies_to) for version in versions]
+    level_ids = {pk for one in conditions for pk in one.levels}
+    group_ids = {pk for one in conditions for pk in one.requester_groups}
+    levels = AccessLevel.objects.filter(pk__in=level_ids).select_related("target")
+    return Names(
+        levels={level.pk: str(level) for level in levels},
+        groups=dict(Group.objects.filter(pk__in=group_ids).values_list("pk", "name")),
+    )
+
+
+def sentence(version: PolicyVersion, known: Names) -> str:
+    """The version in words, in the order in which people are asked."""
+    asked = [_asked(stage) for stage in version.stages.all()]
+    return f"{_governed(version, known)} need {', then '.join(asked)}."
+
+
+def _governed(version: PolicyVersion, known: Names) -> str:
+    wanted = AppliesTo.model_validate(version.applies_to)
+    labels = [f"{name}={value}" for name, value in sorted(wanted.labels.items())]
+    parts = [
+        ("from", _or([known.groups.get(pk, GONE) for pk in wanted.requester_groups])),
+        ("for", _or([known.levels.get(pk, GONE) for pk in wanted.levels])),
+        ("for", _or(wanted.environments)),
+        ("of", _or(wanted.risks) and f"{_or(wanted.risks)} risk"),
+        ("on targets labelled", " and ".join(labels)),
+    ]
+    said = [f"{word} {what}" for word, what in parts if what]
+    return " ".join(["Requests", *said]) if said else "All requests"
+
+
+def _asked(stage: Stage) -> str:
+    minima = {row.group.name: row.minimum for row in stage.stage_groups.all()}
+    parts = [f"{minimum} of {name}" for name, minimum in minima.items() if minimum]
+    free = stage.total - sum(minima.values())
+    if free:
+        parts.append(f"{free} {'more ' if parts else ''}of {_or(list(minima))}")
+    return " and ".join(parts)
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(words)

@@ -1,0 +1,112 @@
+"""Bodies and query parameters, parsed strictly by type. Which values make sense, verbs decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from approvals.models import Decision
+from approvals.states import GrantState, RequestState
+
+
+class Text(serializers.CharField):
+    """Text exactly as sent: a number is none, and nothing is trimmed off."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_blank": True, "trim_whitespace": False, **options})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
+
+
+class WholeNumber(serializers.IntegerField):
+    """A JSON number without a fraction: neither text nor a boolean."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class Moment(serializers.DateTimeField):
+    """A time as it was sent. One without a zone is not given one: the verb refuses it."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        return value
+
+
+class Flag(serializers.Field[bool, Any, Any, Any]):
+    """A query parameter that is `true` or `false`; `false` if it is left out."""
+
+    default_error_messages = {"invalid": "Either true or false."}
+
+    def __init__(self) -> None:
+        super().__init__(default=False)
+
+    def to_internal_value(self, data: Any) -> bool:
+        if data not in ("true", "false"):
+            self.fail("invalid")
+        return bool(data == "true")
+
+
+class Input(serializers.Serializer[Any]):
+    """Refuses what it does not know, since a misspelt option would otherwise be ignored."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, Mapping) and (unknown := data.keys() - self.fields.keys()):
+            raise serializers.ValidationError(dict.fromkeys(sorted(unknown), "Unknown field."))
+        values: dict[str, Any] = super().to_internal_value(data)
+        return values
+
+
+class NothingIn(Input):
+    """For verbs that need to know nothing more."""
+
+
+class SignInInput(Input):
+    username = Text()
+    password = Text()
+
+
+class WishInput(Input):
+    level = WholeNumber()
+    duration = WholeNumber()
+    reason = Text()
+    ticket = Text(default="")
+    starts_at = Moment(default=None, allow_null=True)
+
+
+class VoteInput(Input):
+    decision = serializers.ChoiceField(choices=Decision.choices)
+    scope_hash = Text()
+    comment = Text(default="")
+
+
+class RevokeInput(Input):
+    reason = Text()
+
+
+class NoFilter(Input):
+    cursor = Text(required=False)
+
+
+class RequestFilter(NoFilter):
+    awaiting_me = Flag()
+    mine = Flag()
+    state = serializers.ChoiceField(choices=RequestState.choices, required=False)
+
+
+class GrantFilter(NoFilter):
+    mine = Flag()
+    state = serializers.ChoiceField(choices=GrantState.choices, required=False)
+
+
+class EventFilter(NoFilter):
+    action = Text(required=False)
+    actor = Text(required=False)
+    thread = Text(required=False)

@@ -1,0 +1,332 @@
+"""Rows printed as JSON, every field named. Parsing is in `inputs`; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth import get_user_model
+from rest_framework import serializers
+
+from approvals import chain, grants, policy
+from approvals.api import errors
+from approvals.models import AccessLevel, AccessRequest, Grant, RequestStage, Target, Vote
+from approvals.states import GrantState, StageState
+from approvals.workflow import Preview
+from audit import clock
+from audit.models import Event
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+Json = dict[str, Any]
+
+
+class PersonOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    username = serializers.CharField()
+
+
+class TargetOut(serializers.ModelSerializer[Target]):
+    class Meta:
+        model = Target
+        fields = (
+            "id",
+            "name",
+            "description",
+            "kind",
+            "environment",
+            "labels",
+            "address",
+            "enabled",
+        )
+
+
+class TargetName(serializers.ModelSerializer[Target]):
+    class Meta:
+        model = Target
+        fields = ("id", "name", "environment")
+
+
+class LevelName(serializers.ModelSerializer[AccessLevel]):
+    class Meta:
+        model = AccessLevel
+        fields = ("id", "name", "risk")
+
+
+class LevelOut(serializers.ModelSerializer[AccessLevel]):
+    target = TargetName()
+
+    class Meta:
+        model = AccessLevel
+        fields = (
+            "id",
+            "name",
+            "description",
+            "target",
+            "summary",
+            "summarised_at",
+            "risk",
+            "max_duration",
+            "reach",
+            "rank",
+        )
+
+
+class RequestOut(serializers.ModelSerializer[AccessRequest]):
+    requester = PersonOut()
+    beneficiary = PersonOut()
+    target = TargetName()
+    level = LevelName()
+    policy_version = serializers.CharField()
+    grant = serializers.SerializerMethodField()
+
+    class Meta:
+        model = AccessRequest
+        fields: tuple[str, ...] = (
+            "id",
+            "kind",
+            "state",
+            "requester",
+            "beneficiary",
+            "target",
+            "level",
+            "policy_version",
+            "reason",
+            "ticket",
+            "duration",
+            "starts_at",
+            "scope_hash",
+            "submitted_at",
+            "pending_until",
+            "decided_at",
+            "decision_note",
+            "grant",
+        )
+
+    def get_grant(self, row: AccessRequest) -> int | None:
+        grant: Grant | None = getattr(row, "grant", None)
+        return grant.pk if grant else None
+
+
+class RequestRow(RequestOut):
+    """A request in a list: its stages without people, which would cost queries for each row."""
+
+    stages = serializers.SerializerMethodField()
+
+    class Meta(RequestOut.Meta):
+        fields = (*RequestOut.Meta.fields, "stages")
+
+    def get_stages(self, row: AccessRequest) -> list[Json]:
+        return [_stage(stage) for stage in row.stages.all() if stage.round == row.round]
+
+
+def request_detail(request: AccessRequest, *, viewer: Person) -> Json:
+    """A request with its chain, and what `viewer` may do about it."""
+    chain_ = policy.load_chain(request)
+    return {
+        **RequestOut(request).data,
+        "scope": request.scope,
+        "stages": _stages(chain_),
+        **_actions(policy.permitted_actions(request, chain_, viewer)),
+    }
+
+
+def _stages(chain_: policy.Chain) -> list[Json]:
+    names = _usernames(person for state in chain_.states for person in state.candidates)
+    return [
+        {
+            **_stage(stage),
+            "missing": _missing(chain_, index),
+            "candidates": sorted(names[person] for person in state.candidates),
+            "votes": [_vote(vote) for vote in chain_.votes if vote.stage_id == stage.pk],
+        }
+        for index, (stage, state) in enumerate(zip(chain_.stages, chain_.states, strict=True))
+    ]
+
+
+def _stage(stage: RequestStage) -> Json:
+    return {
+        "order": stage.order,
+        "name": stage.name,
+        "state": stage.state,
+        "total": stage.total,
+        "groups": _groups(stage.minima, stage.group_names),
+        "opened_at": stage.opened_at,
+        "deadline_at": stage.deadline_at,
+    }
+
+
+def _groups(minima: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    return {names[group]: minimum for group, minimum in minima.items()}
+
+
+def _missing(chain_: policy.Chain, index: int) -> list[str]:
+    stage = chain_.stages[index]
+    if stage.state not in (StageState.OPEN, StageState.WAITING):
+        return []
+    outcome = chain.outcome(chain_.states, index)
+    return [policy.words(missing, stage.group_names) for missing in outcome.missing]
+
+
+def _vote(vote: Vote) -> Json:
+    return {
+        "voter": vote.voter.get_username(),
+        "decision": vote.decision,
+        "comment": vote.comment,
+        "voted_at": vote.voted_at,
+    }
+
+
+def _usernames(people: Iterable[int]) -> dict[int, str]:
+    found = get_user_model().objects.filter(pk__in=set(people))
+    return dict(found.values_list("pk", "username"))
+
+
+def _actions(actions: Mapping[str, policy.Refusal | None]) -> Json:
+    refused = {name: refusal for name, refusal in actions.items() if refusal is not None}
+    return {
+        "permitted_actions": [name for name in actions if name not in refused],
+        "refused_actions": {
+            name: {"code": refusal.code, "message": refusal.message}
+            for name, refusal in refused.items()
+        },
+    }
+
+
+def preview_out(preview: Preview) -> Json:
+    stages = preview.plan.stages
+    names = _usernames(person for stage in stages for person in stage.candidates)
+    return {
+        "policy": str(preview.version) if preview.version else None,
+        "stages": [_planned(stage, names) for stage in stages],
+        "max_duration": preview.max_duration,
+        "max_duration_set_by": preview.max_duration_set_by,
+        "problem": errors.describe(preview.problem) if preview.problem else None,
+    }
+
+
+def _planned(planned: policy.PlannedStage, names: Mapping[int, str]) -> Json:
+    titles = planned.group_names
+    return {
+        "name": planned.stage.name,
+        "total": planned.stage.total,
+        "groups": _groups(planned.minima, titles),
+        "candidates": sorted(names[person] for person in planned.candidates),
+        "stand_ins": {
+            titles[group]: sorted(titles[other] for other in others)
+            for group, others in planned.stand_ins.items()
+        },
+    }
+
+
+class GrantOut(serializers.ModelSerializer[Grant]):
+    """A grant as its `viewer` may see it at the time `now`; both are in the context."""
+
+    beneficiary = PersonOut()
+    target = TargetName()
+    level = LevelName()
+    state = serializers.SerializerMethodField()
+    connection = serializers.SerializerMethodField()
+    revealed = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Grant
+        fields = (
+            "id",
+            "request",
+            "account",
+            "beneficiary",
+            "target",
+            "level",
+            "state",
+            "duration",
+            "approved_at",
+            "opens_at",
+            "expires_at",
+            "activated_at",
+            "revoking_at",
+            "cut_at",
+            "ended_at",
+            "end_reason",
+            "end_code",
+            "end_note",
+            "connection",
+            "revealed",
+            "last_error",
+            "attempts",
+            "stuck_since",
+        )
+
+    def get_state(self, grant: Grant) -> str:
+        return effective_state(grant, self.context["now"])
+
+    def get_connection(self, grant: Grant) -> Json | None:
+        """Where and as whom to connect, for the holder alone."""
+        if grant.beneficiary_id != self.context["viewer"].pk or not grant.connection:
+            return None
+        return grant.connection
+
+    def get_revealed(self, grant: Grant) -> bool:
+        return grant.revealed_at is not None
+
+
+def effective_state(grant: Grant, now: datetime) -> str:
+    """`revoking` once the time of an active grant is over, however late a sweeper is."""
+    if grant.state == GrantState.ACTIVE and not grants.is_usable(grant, now):
+        return str(GrantState.REVOKING)
+    return grant.state
+
+
+def grant_detail(grant: Grant, *, viewer: Person) -> Json:
+    """A grant, and what `viewer` may do about it."""
+    now = clock.now()
+    return {
+        **GrantOut(grant, context={"viewer": viewer, "now": now}).data,
+        **_actions(grants.permitted_actions(grant, viewer, now)),
+    }
+
+
+class EventOut(serializers.ModelSerializer[Event]):
+    actor = serializers.SerializerMethodField()
+    on_behalf_of = serializers.SerializerMethodField()
+    subject = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Event
+        fields: tuple[str, ...] = (
+            "id",
+            "at",
+            "action",
+            "actor",
+            "on_behalf_of",
+            "subject",
+            "thread",
+            "request_id",
+            "policy_version",
+            "scope_hash",
+            "data",
+        )
+
+    def get_actor(self, event: Event) -> dict[str, str]:
+        return {"type": event.actor_type, "id": event.actor_id, "name": event.actor_name}
+
+    def get_on_behalf_of(self, event: Event) -> dict[str, str] | None:
+        if not event.on_behalf_of_id:
+            return None
+        return {"id": event.on_behalf_of_id, "name": event.on_behalf_of_name}
+
+    def get_subject(self, event: Event) -> dict[str, str]:
+        return {
+            "type": event.subject_type,
+            "id": event.subject_id,
+            "label": event.subject_label,
+        }
+
+
+class AuditorsEventOut(EventOut):
+    """With where it came from, which is nobody's business but an auditor's."""
+
+    class Meta(EventOut.Meta):
+        fields = (*EventOut.Meta.fields, "address", "agent")

@@ -1,0 +1,30 @@
+"""The addresses of the API, below /api/v1/."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from approvals.api import views
+
+app_name = "api"
+
+urlpatterns = [
+    path("session/", views.SignIn.as_view(), name="session"),
+    path("targets/", views.Targets.as_view(), name="targets"),
+    path("targets/<int:pk>/", views.OneTarget.as_view(), name="target"),
+    path("levels/", views.Levels.as_view(), name="levels"),
+    path("levels/<int:pk>/", views.OneLevel.as_view(), name="level"),
+    path("requests/", views.Requests.as_view(), name="requests"),
+    path("requests/preview/", views.PreviewRequest.as_view(), name="preview"),
+    path("requests/<int:pk>/", views.OneRequest.as_view(), name="request"),
+    path("requests/<int:pk>/vote/", views.VoteOnRequest.as_view(), name="vote"),
+    path("requests/<int:pk>/cancel/", views.CancelRequest.as_view(), name="cancel"),
+    path("requests/<int:pk>/events/", views.RequestEvents.as_view(), name="request-events"),
+    path("grants/", views.Grants.as_view(), name="grants"),
+    path("grants/<int:pk>/", views.OneGrant.as_view(), name="grant"),
+    path("grants/<int:pk>/reveal/", views.RevealGrant.as_view(), name="reveal"),
+    path("grants/<int:pk>/release/", views.ReleaseGrant.as_view(), name="release"),
+    path("grants/<int:pk>/revoke/", views.RevokeGrant.as_view(), name="revoke"),
+    path("events/", views.Events.as_view(), name="events"),
+    re_path(r"", views.Unknown.as_view(), name="unknown"),
+]

@@ -1,0 +1,113 @@
+"""What people type into pages, parsed. Whether it may be done is the verbs' business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django import forms
+from django.utils import timezone
+
+from approvals.sentences import lasting
+from approvals.workflow import REASON_MAX, Wish
+
+CHIPS = (900, 3600, 4 * 3600)  # seconds; what is asked for most, and one free field beside them
+OTHER = "other"
+PLACEHOLDER = "…"  # stands for what is not typed yet, so that a preview looks past it
+MINUTES_MAX = 525_600  # a year; any limit is lower, and the verb says which
+
+
+class AskForm(forms.Form):
+    """A wish for one level. `limit` is in seconds; a start is read in the viewer's `zone`."""
+
+    minutes = forms.IntegerField(required=False, min_value=1, max_value=MINUTES_MAX)
+    reason = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 4, "maxlength": REASON_MAX}),
+        strip=True,
+        max_length=REASON_MAX,
+        error_messages={"required": "Say what is broken and what you mean to look at."},
+    )
+    ticket = forms.CharField(required=False, max_length=100)
+    starts_at = forms.DateTimeField(
+        required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
+    )
+
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, limit: int, zone: ZoneInfo, **more: Any
+    ) -> None:
+        self.limit, self.zone = limit, zone
+        within = [seconds for seconds in CHIPS if seconds <= limit] or [limit]
+        super().__init__(data, initial={"duration": str(within[min(1, len(within) - 1)])}, **more)
+        chips = [(str(seconds), lasting(seconds)) for seconds in within]
+        self.choices = [*chips, (OTHER, "other")]
+        self.fields["duration"] = forms.ChoiceField(widget=forms.RadioSelect, choices=self.choices)
+
+    @property
+    def other_id(self) -> str:
+        """The id of the chip that the free field belongs to, which is the last one."""
+        return f"{self['duration'].auto_id}_{len(self.choices) - 1}"
+
+    def full_clean(self) -> None:
+        """The wall clock that was typed means the viewer's own zone, not the server's."""
+        with timezone.override(self.zone):
+            super().full_clean()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("duration") == OTHER and not cleaned.get("minutes"):
+            if "minutes" not in self.errors:
+                self.add_error("minutes", "Say how many minutes.")
+        return cleaned
+
+    def wish(self) -> Wish:
+        """What was asked for, once the form is valid."""
+        return Wish(
+            duration=self.seconds(),
+            reason=self.cleaned_data["reason"],
+            ticket=self.cleaned_data["ticket"],
+            starts_at=self.cleaned_data["starts_at"],
+        )
+
+    def wish_so_far(self) -> Wish:
+        """The same for a preview of a half-filled form, or of an empty one."""
+        typed = getattr(self, "cleaned_data", {})
+        return Wish(
+            duration=self.seconds(),
+            reason=typed.get("reason") or PLACEHOLDER,
+            ticket=typed.get("ticket") or PLACEHOLDER,
+            starts_at=typed.get("starts_at"),
+        )
+
+    def seconds(self) -> int:
+        typed = getattr(self, "cleaned_data", {})
+        chosen = typed.get("duration") or self.initial["duration"]
+        if chosen == OTHER:
+            return (typed.get("minutes") or 0) * 60 or min(self.limit, CHIPS[0])
+        return int(chosen)
+
+    def take_errors(self, fields: Mapping[str, list[str]], message: str) -> None:
+        """Show a verb's refusal where it belongs: at its fields, or above the form."""
+        for name, problems in fields.items():
+            for problem in problems:
+                self.add_error(self._shown_at(name), problem)
+        if not fields:
+            self.add_error(None, message)
+
+    def _shown_at(self, name: str) -> str | None:
+        if name == "duration" and self.cleaned_data.get("duration") == OTHER:
+            return "minutes"
+        return name if name in self.fields else None
+
+
+class VoteForm(forms.Form):
+    """A decision, the scope that was read, and the vote of one's own that the page showed."""
+
+    decision = forms.CharField(max_length=10)
+    scope_hash = forms.CharField(max_length=64)
+    comment = forms.CharField(required=False, strip=True)
+    replaces = forms.IntegerField(required=False, min_value=0)
+
+
+class RevokeForm(forms.Form):
+    reason = forms.CharField(required=False, strip=True)

@@ -1,0 +1,23 @@
+"""The addresses of the pages. A POST goes to an address of its own verb."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from approvals.views import ask, grants, home, queue, requests
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("ask/", ask.choose, name="ask"),
+    path("ask/<int:pk>/", ask.ask, name="ask-level"),
+    path("ask/<int:pk>/preview/", ask.preview, name="ask-preview"),
+    path("requests/<int:pk>/", requests.show, name="request"),
+    path("requests/<int:pk>/vote/", requests.vote, name="request-vote"),
+    path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
+    path("queue/", queue.queue, name="queue"),
+    path("grants/", grants.index, name="grants"),
+    path("grants/<int:pk>/", grants.show, name="grant"),
+    path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),
+    path("grants/<int:pk>/release/", grants.release, name="grant-release"),
+    path("grants/<int:pk>/revoke/", grants.revoke, name="grant-revoke"),
+]

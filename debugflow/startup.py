@@ -1,0 +1,32 @@
+"""Refuse to run on unsafe settings: for the processes that Django runs no checks for."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from django.conf import settings
+from django.core.checks import ERROR, CheckMessage, run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+
+def refuse_unsafe() -> None:
+    """Raise ImproperlyConfigured, naming each error, where a system check finds one.
+
+    The deployment checks are left out in the demo and under DEBUG, which are what they forbid;
+    both answer on this machine only.
+    """
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # The web server imports us inside its event loop, where Django lets nobody ask a database.
+        found = beside.submit(_findings).result()
+    errors = [str(message) for message in found if message.level >= ERROR]
+    if errors:
+        raise ImproperlyConfigured("debugflow does not start like this:\n" + "\n".join(errors))
+
+
+def _findings() -> list[CheckMessage]:
+    at_home = settings.DEMO or settings.DEBUG
+    try:
+        return run_checks(include_deployment_checks=not at_home, databases=["default"])
+    finally:
+        connections.close_all()

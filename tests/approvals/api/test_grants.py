@@ -1,0 +1,132 @@
+"""What an approval opened: shown once to its holder, given back, taken away."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pytest_django import DjangoAssertNumQueries
+
+from approvals.models import Grant
+from audit.models import Event
+from tests.approvals.api.conftest import As, opened, refused
+from tests.world import World
+
+
+@pytest.fixture
+def grant(world: World) -> Grant:
+    """Alice's, open."""
+    return opened(world.approved())
+
+
+def test_alice_is_shown_the_credential_once(world: World, as_: As, grant: Grant):
+    alice, path = as_("alice"), f"grants/{grant.pk}/"
+    before = alice.get(path).json()
+    assert (before["state"], before["revealed"]) == ("active", False)
+    assert before["permitted_actions"] == ["reveal", "release"]
+    assert before["account"] == grant.account
+
+    shown = alice.post(f"{path}reveal/")
+    assert shown.status_code == 200
+    assert shown["Cache-Control"] == "no-store"
+    assert shown.json()["connection"] == before["connection"]
+    password = shown.json()["password"]
+    assert world.server.sign_in(grant.account, password).alive
+
+    again = refused(alice.post(f"{path}reveal/"), 409, "wrong_state")
+    assert again["current"]["revealed"] is True
+    assert password not in json.dumps(again)
+    assert password not in alice.get(path).content.decode()
+    told = alice.get(f"requests/{grant.request_id}/events/").content.decode()
+    assert "grant.revealed" in told
+    assert password not in told
+
+
+def test_nobody_else_is_shown_it_nor_where_to_connect(world: World, as_: As, grant: Grant):
+    path = f"grants/{grant.pk}/"
+    for name in ("bob", "carol", "olga", "ada"):
+        seen = as_(name).get(path).json()
+        assert seen["connection"] is None
+        assert seen["refused_actions"]["reveal"]["code"] == "not_yours"
+        refused(as_(name).post(f"{path}reveal/"), 403, "not_yours")
+    assert as_("alice").get(path).json()["connection"]
+    refused(as_("mallory").post(f"{path}reveal/"), 404, "not_found")
+
+
+def test_alice_gives_it_back_and_cannot_twice(world: World, as_: As, grant: Grant):
+    path = f"grants/{grant.pk}/release/"
+    refused(as_("bob").post(path), 403, "not_yours")
+    given_back = as_("alice").post(path).json()
+    assert (given_back["state"], given_back["end_reason"]) == ("revoking", "released")
+    late = refused(as_("alice").post(path), 409, "wrong_state")
+    assert late["current"]["state"] == "revoking"
+    assert late["current"]["permitted_actions"] == []
+
+
+@pytest.mark.parametrize("name", ["olga", "bob"])
+def test_owners_and_approvers_take_it_away(world: World, as_: As, grant: Grant, name: str):
+    path = f"grants/{grant.pk}/revoke/"
+    problem = refused(as_(name).post(path, {"reason": " "}), 422, "invalid")
+    assert list(problem["fields"]) == ["reason"]
+    taken = as_(name).post(path, {"reason": "The replica is enough."}).json()
+    assert (taken["state"], taken["end_reason"]) == ("revoking", "revoked")
+    assert taken["end_note"] == "The replica is enough."
+
+
+def test_strangers_cannot_take_it_away(world: World, as_: As, grant: Grant):
+    path, body = f"grants/{grant.pk}/revoke/", {"reason": "Because."}
+    for name in ("dan", "alice", "ada"):  # a candidate who did not vote, the holder, a superuser
+        refused(as_(name).post(path, body), 403, "not_yours")
+    for name in ("mallory", "amir"):
+        refused(as_(name).post(path, body), 404, "not_found")
+    grant.refresh_from_db()
+    assert grant.state == "active"
+    refusals = Event.objects.filter(action="revoke.refused")
+    assert set(refusals.values_list("actor_name", flat=True)) == {"dan", "alice", "ada"}
+
+
+def test_time_that_is_over_shows_before_any_sweeper_came(
+    world: World, as_: As, grant: Grant, clock
+):
+    alice = as_("alice")
+
+    def ids(state: str) -> list[int]:
+        return [row["id"] for row in alice.get("grants/", state=state).json()["results"]]
+
+    assert (ids("active"), ids("revoking")) == ([grant.pk], [])
+    clock.forward(3700)
+    assert (ids("active"), ids("revoking")) == ([], [grant.pk])
+    assert alice.get(f"grants/{grant.pk}/").json()["state"] == "revoking"
+    refused(alice.post(f"grants/{grant.pk}/reveal/"), 409, "wrong_state")
+    grant.refresh_from_db()
+    assert grant.state == "active"
+
+
+def test_lists_are_those_one_may_see(world: World, as_: As, grant: Grant):
+    other = world.approved("amir")
+
+    def ids(name: str, **query: str) -> list[int]:
+        return [row["id"] for row in as_(name).get("grants/", **query).json()["results"]]
+
+    assert ids("alice") == ids("alice", mine="true") == [grant.pk]
+    assert ids("olga") == [other.pk, grant.pk]
+    assert ids("olga", mine="true") == []
+    assert ids("olga", state="scheduled") == [other.pk]
+    assert ids("mallory") == []
+    refused(as_("amir").get(f"grants/{grant.pk}/"), 404, "not_found")
+
+
+@pytest.mark.slow
+def test_looking_costs_the_same_for_one_row_as_for_25(
+    world: World, as_: As, django_assert_max_num_queries: DjangoAssertNumQueries
+):
+    olga, grant = as_("olga"), world.approved()
+    with django_assert_max_num_queries(15) as one:
+        olga.get("grants/")
+    for _ in range(24):
+        world.approved()
+    with django_assert_max_num_queries(15) as many:
+        assert len(olga.get("grants/").json()["results"]) == 25
+    assert len(many) == len(one)
+    with django_assert_max_num_queries(20):
+        assert olga.get(f"grants/{grant.pk}/").status_code == 200

@@ -1,0 +1,212 @@
+"""The sweeper by itself: what it finds, whom it keeps waiting, and what it survives."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connections
+from guardian.shortcuts import assign_perm
+
+from approvals import administration, grants, leases, opening
+from approvals.errors import ProvisionError
+from approvals.models import AccessLevel, AccessRequest, Grant, StepKind, Target
+from approvals.provisioning.memory import MemoryProvisioner, MemoryServer
+from approvals.states import GrantState, RequestState
+from approvals.sweeper import Sweeper
+from tests.conftest import Control
+from tests.world import World
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+
+@contextmanager
+def sweeping(count: int = 1, **options) -> Iterator[list[Sweeper]]:
+    sweepers = [Sweeper(interval=0.05, name=f"s{n}", **options) for n in range(count)]
+    threads = [threading.Thread(target=sweeper.run) for sweeper in sweepers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield sweepers
+    finally:
+        for sweeper in sweepers:
+            sweeper.stop()
+        for thread in threads:
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+
+def eventually(check: Callable[[], bool], *, within: float = 10) -> None:
+    deadline = time.monotonic() + within
+    while not check():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def state_of(grant: Grant) -> str:
+    return str(Grant.objects.values_list("state", flat=True).get(pk=grant.pk))
+
+
+def test_it_opens_and_ends_without_any_bell(world: World, clock):
+    grant = world.approved()
+    with sweeping():
+        eventually(lambda: state_of(grant) == GrantState.ACTIVE)
+        clock.forward(3600)
+        eventually(lambda: state_of(grant) == GrantState.ENDED)
+    assert not world.server.accounts
+
+
+def test_it_closes_requests_whose_time_is_over(world: World, clock):
+    request = world.submit()
+    clock.forward(86400)
+    with sweeping():
+        eventually(lambda: AccessRequest.objects.get(pk=request.pk).state == RequestState.EXPIRED)
+
+
+def test_many_due_at_once_are_each_ended_once(world: World, clock):
+    made = [world.approved(who, level=level) for who, level in pairs(world)]
+    for grant in made:
+        opening.open_grant(grant.pk, worker="w")
+    world.server.calls.clear()
+    clock.forward(3600)
+    with sweeping(3):
+        eventually(lambda: not Grant.objects.not_ended().exists())
+    assert world.server.calls.count("cut") == world.server.calls.count("clean") == len(made)
+
+
+def pairs(world: World) -> list[tuple[str, AccessLevel]]:
+    return [(who, level) for who in ("alice", "amir") for level in (world.read, world.write)]
+
+
+def second_target(world: World) -> tuple[Target, AccessLevel]:
+    target = Target(name="billing", kind="memory", environment="production")
+    target.config = {"name": "billing"}
+    administration.save_target(target, by=world.ada, clear_secrets={})
+    level = AccessLevel(
+        target=target,
+        name="read-only",
+        rights={"level": "read-only"},
+        risk="low",
+        rank=1,
+        max_duration=3600,
+    )
+    administration.save_level(level, by=world.ada)
+    assign_perm("approvals.request_accesslevel", world.groups["developers"], level)
+    return target, level
+
+
+def test_a_target_that_hangs_does_not_hold_up_another(world: World, clock, monkeypatch):
+    """The dead one has more due than there are threads; the live one is cut all the same."""
+    _, level = second_target(world)
+    dead = [world.approved(who, level=where) for who, where in pairs(world)]
+    live = [world.approved(who, level=level) for who in ("alice", "amir")]
+    for grant in (*dead, *live):
+        opening.open_grant(grant.pk, worker="w")
+    hang = threading.Event()
+
+    class Stuck(MemoryServer):
+        def enter(self, verb: str) -> None:
+            super().enter(verb)
+            if verb == "cut":
+                self.lock.release()  # a hung target keeps its own callers waiting, nobody else
+                hang.wait(timeout=30)
+                self.lock.acquire()
+                raise ProvisionError("The target does not answer.", code="unreachable")
+
+    world.server.__class__ = Stuck
+    clock.forward(3600)
+    with sweeping(threads=4):
+        try:
+            eventually(lambda: all(state_of(grant) == GrantState.ENDED for grant in live))
+            assert all(state_of(grant) != GrantState.ENDED for grant in dead)
+            assert world.server.calls.count("cut") <= leases.PER_TARGET
+        finally:
+            hang.set()
+            world.server.__class__ = MemoryServer
+        clock.forward(5)
+        eventually(lambda: not Grant.objects.not_ended().exists())
+
+
+def test_cleanups_that_hang_do_not_hold_up_a_cut(world: World, monkeypatch):
+    """On the very same target: a clean-up may take long, a cut may not wait for it."""
+    hanging = [world.approved("alice", level=level) for level in (world.read, world.write)]
+    due = world.approved("amir")
+    for grant in (*hanging, due):
+        opening.open_grant(grant.pk, worker="w")
+    for grant in hanging:
+        grants.release(grant.pk, by=world.alice)
+    hang = threading.Event()
+
+    def clean(self: object, account: object) -> None:
+        assert hang.wait(timeout=30)
+
+    clean_for_real = MemoryProvisioner.clean
+    monkeypatch.setattr(MemoryProvisioner, "clean", clean)
+    with sweeping(threads=2):
+        try:
+            eventually(lambda: Grant.objects.filter(cut_at__isnull=False).count() == 2)
+            grants.release(due.pk, by=world.amir)
+            eventually(lambda: Grant.objects.get(pk=due.pk).cut_at is not None)
+            assert not Grant.objects.filter(state=GrantState.ENDED).exists()
+        finally:
+            monkeypatch.setattr(MemoryProvisioner, "clean", clean_for_real)
+            hang.set()
+
+
+def test_a_failing_target_gets_one_attempt_at_a_time(world: World):
+    room = leases.Room(free=9, failing=frozenset({7}))
+    assert [room.takes(7), room.takes(7)] == [True, False]
+    assert [room.takes(8), room.takes(8), room.takes(8)] == [True, True, False]
+    assert room.full() == [7, 8]
+
+
+def test_it_outlives_its_database_connections(world: World, clock, control: Control):
+    grant = world.approved()
+    with sweeping():
+        eventually(lambda: state_of(grant) == GrantState.ACTIVE)
+        connections.close_all()
+        with control.superuser() as server:
+            for _ in range(5):
+                server.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE usename = 'debugflow_app'"
+                )
+                server.execute("SELECT pg_sleep(0.1)")
+        clock.forward(3600)
+        eventually(lambda: state_of(grant) == GrantState.ENDED)
+
+
+def test_a_defect_in_one_attempt_stops_nothing_else(world: World, clock, monkeypatch):
+    broken, sound = world.approved("alice"), world.approved("amir")
+    for grant in (broken, sound):
+        opening.open_grant(grant.pk, worker="w")
+    cut = type(world.server).enter
+
+    def enter(self: MemoryServer, verb: str) -> None:
+        if verb == "cut" and not self.calls.count("broken"):
+            self.calls.append("broken")
+            raise ZeroDivisionError
+        cut(self, verb)
+
+    monkeypatch.setattr(MemoryServer, "enter", enter)
+    clock.forward(3600)
+    with sweeping():
+        eventually(lambda: Grant.objects.filter(state=GrantState.ENDED).count() == 1)
+        clock.forward(leases.LEASE[StepKind.CUT])
+        eventually(lambda: not Grant.objects.not_ended().exists())
+
+
+def test_effective_state_does_not_wait_for_a_sweeper(world: World, clock):
+    grant = world.approved()
+    opening.open_grant(grant.pk, worker="w")
+    grant.refresh_from_db()
+    now = grant.expires_at
+    assert now is not None
+    assert grants.is_usable(grant, now - timedelta(microseconds=1))
+    assert not grants.is_usable(grant, now)
+    assert grants.shown_state(grant, now) == "closing"
+    assert grants.is_usable(grant, datetime.now(UTC))

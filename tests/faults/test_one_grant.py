@@ -1,0 +1,246 @@
+"""Laws 5, 6 and 10 on real parts: whatever dies or pauses, nothing opens after the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+
+import psycopg
+import pytest
+
+from approvals import closing, grants, opening
+from approvals.models import Grant, StepKind
+from approvals.queue import bell
+from approvals.states import GrantState
+from audit.log import timeline
+from debugflow.embedded.valkey import EmbeddedValkey
+from tests.faults.conftest import Place
+
+pytestmark = pytest.mark.slow
+
+OPENING = ("claimed", "before the fence", "before COMMIT", "after COMMIT")
+CLOSING = (
+    ("cut", "before the cut"),
+    ("cut", "after the cut"),
+    ("clean", "after the clean-up"),
+    ("clean", "before saying ended"),
+)
+
+
+def eventually(check: Callable[[], bool], *, within: float = 20) -> None:
+    deadline = time.monotonic() + within
+    while not check():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def state_of(grant: Grant) -> str:
+    return str(Grant.objects.values_list("state", flat=True).get(pk=grant.pk))
+
+
+def _has_ended(grant: Grant) -> bool:
+    return state_of(grant) == GrantState.ENDED
+
+
+def is_stopped(process: subprocess.Popen[str]) -> bool:
+    pid, status = os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG)
+    return pid == process.pid and os.WIFSTOPPED(status)
+
+
+def legal_history(grant: Grant) -> None:
+    told = [event.action for event in timeline(f"request:{grant.request_id}")]
+    assert told.count("grant.revoking") <= 1
+    assert told.count("grant.ended") == 1
+    assert told.count("grant.active") <= 1
+    assert told[-1] == "grant.ended"
+
+
+@pytest.mark.parametrize("instant", OPENING)
+def test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end(place: Place, instant: str):
+    grant = place.approved()
+    script = ("-m", "tests.faults.work", "open", str(grant.pk), "SIGSTOP", instant)
+    with place.running(*script) as opener:
+        eventually(lambda: is_stopped(opener))
+        grants.revoke(grant.pk, by=place.world.bob, reason="Stop.")
+        eventually(lambda: _closed(grant))
+        assert place.accounts() == []
+        opener.send_signal(signal.SIGCONT)
+        assert opener.wait(timeout=30) == 0, opener.stdout and opener.stdout.read()
+    assert place.accounts() == []
+    assert state_of(grant) == GrantState.ENDED
+    legal_history(grant)
+
+
+def _closed(grant: Grant) -> bool:
+    closing.close_grant(grant.pk, worker="other")
+    return state_of(grant) == GrantState.ENDED
+
+
+@pytest.mark.parametrize("instant", OPENING)
+def test_an_opener_killed_in_mid_step_is_taken_over(place: Place, instant: str, clock):
+    grant = place.approved()
+    script = ("-m", "tests.faults.work", "open", str(grant.pk), "SIGKILL", instant)
+    with place.running(*script) as opener:
+        assert opener.wait(timeout=30) == -signal.SIGKILL
+    opening.open_grant(grant.pk, worker="other")
+    assert state_of(grant) == GrantState.PROVISIONING  # the dead one's lease still runs
+    clock.forward(45)
+    opening.open_grant(grant.pk, worker="other")
+    grant.refresh_from_db()
+    assert grant.state == GrantState.ACTIVE, grant.last_error
+    shown = grants.reveal(grant.pk, by=place.world.alice)
+    with place.sign_in(grant, shown.password) as session:
+        assert session.execute("SELECT count(*) > 0 FROM orders").fetchone() == (True,)
+    clock.forward(3600)
+    eventually(lambda: _closed(grant))
+    assert place.accounts() == []
+    legal_history(grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), CLOSING)
+def test_a_closer_killed_in_mid_step_is_taken_over(place: Place, verb: str, instant: str, clock):
+    grant = place.approved()
+    opening.open_grant(grant.pk, worker="w")
+    grants.release(grant.pk, by=place.world.alice)
+    if verb == "clean":
+        for job in closing.claim(StepKind.CUT, worker="w", only=grant.pk):
+            closing.run(job)
+    script = ("-m", "tests.faults.work", verb, str(grant.pk), "SIGKILL", instant)
+    with place.running(*script) as closer:
+        assert closer.wait(timeout=30) == -signal.SIGKILL
+    clock.forward(45)
+    eventually(lambda: _closed(grant))
+    assert place.accounts() == []
+    legal_history(grant)
+
+
+def _live_session(
+    place: Place, who: str = "alice"
+) -> tuple[Grant, str, psycopg.Connection[object]]:
+    grant = place.approved(who)
+    opening.open_grant(grant.pk, worker="w")
+    grant.refresh_from_db()
+    shown = grants.reveal(grant.pk, by=place.world.people[who])
+    return grant, shown.password, place.sign_in(grant, shown.password)
+
+
+def _is_cut(session: psycopg.Connection[object]) -> bool:
+    try:
+        session.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def _is_refused(place: Place, grant: Grant, password: str) -> bool:
+    try:
+        place.sign_in(grant, password).close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def _ends_on_time(place: Place, clock) -> None:
+    """A live session is cut at its grant's end and its account goes, by whatever sweeps now."""
+    grant, password, session = _live_session(place)
+    clock.forward(3600)
+    eventually(lambda: _is_cut(session), within=15)
+    # Sessions are ended and sign-in is blocked at once, on two connections.
+    eventually(lambda: _is_refused(place, grant, password), within=5)
+    eventually(lambda: state_of(grant) == GrantState.ENDED)
+    assert place.accounts() == []
+
+
+def test_a_sweeper_alone_ends_access_on_time(place: Place, clock):
+    with place.running("manage.py", "sweep"):
+        _ends_on_time(place, clock)
+
+
+def test_a_worker_whose_broker_is_gone_ends_access_on_time(place: Place, clock):
+    """The sweeper lives in the worker, and not in the part that waits for the broker."""
+    worker = ("-m", "celery", "-A", "debugflow", "worker", "--pool", "threads", "-c", "2")
+    with place.running(*worker) as process:
+        _ends_on_time(place, clock)
+        assert process.poll() is None
+
+
+def test_of_two_sweepers_one_is_killed_and_nothing_is_late(place: Place, clock):
+    """Killed at the moment of the end, whatever it has claimed by then."""
+    with (
+        place.running("manage.py", "sweep") as doomed,
+        place.running("manage.py", "sweep"),
+    ):
+        held = [_live_session(place, who) for who in ("alice", "amir")]
+        clock.forward(3600)
+        doomed.kill()
+        began = time.monotonic()
+        for _, _, session in held:
+            eventually(partial(_is_cut, session), within=15)
+        for grant, _, _ in held:
+            eventually(partial(_has_ended, grant), within=60)
+    assert place.accounts() == []
+    assert time.monotonic() - began < 60
+
+
+def test_a_broker_that_accepts_and_never_answers_delays_no_verb(
+    place: Place, clock, server_directory, monkeypatch
+):
+    from celery import current_app
+
+    with EmbeddedValkey(server_directory / "stopped") as valkey:
+        monkeypatch.setattr(current_app.conf, "broker_url", valkey.url)
+        monkeypatch.setattr(current_app.conf, "broker_write_url", valkey.url)
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            grant = place.approved()
+            assert time.monotonic() - began < 5
+            with place.running("manage.py", "sweep", REDIS_URL=valkey.url):
+                eventually(lambda: state_of(grant) == GrantState.ACTIVE)
+                grants.release(grant.pk, by=place.world.alice)
+                eventually(lambda: state_of(grant) == GrantState.ENDED)
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+
+
+def test_a_full_doorbell_drops_and_does_not_wait():
+    ringer = bell()
+    ringer.waiting.queue.extend([("nobody", 0)] * ringer.waiting.maxsize)
+    try:
+        assert ringer.put("approvals.tasks.open_grant", 1) is False
+    finally:
+        ringer.waiting.queue.clear()
+
+
+def test_a_target_that_is_down_at_the_end_and_comes_back(place: Place, clock):
+    grant, _, _ = _live_session(place)
+    place.production.server.kill()
+    clock.forward(3600)
+    try:
+        for _ in range(3):
+            closing.close_grant(grant.pk, worker="w")
+            grant.refresh_from_db()
+            assert grant.state == GrantState.REVOKING
+            assert grant.stuck_since is not None
+            assert grant.last_error
+            clock.forward(5)
+    finally:
+        place.production.server.start()
+    eventually(lambda: _closed(grant))
+    assert place.accounts() == []
+    legal_history(grant)
+
+
+def test_the_targets_own_expiry_refuses_a_sign_in_with_no_sweeper_at_all(place: Place):
+    """Real time: nothing of ours runs between the opening and the refused sign-in."""
+    grant = place.approved(duration=2)
+    opening.open_grant(grant.pk, worker="w")
+    grant.refresh_from_db()
+    shown = grants.reveal(grant.pk, by=place.world.alice)
+    place.sign_in(grant, shown.password).close()
+    eventually(lambda: _is_refused(place, grant, shown.password), within=10)
+    assert state_of(grant) == GrantState.ACTIVE
