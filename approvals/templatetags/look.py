@@ -1,0 +1,215 @@
+"""How one thing is shown everywhere: states, times, durations, icons, sentences.
+
+Words and colours of states come from `states`; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from django import template
+from django.db import models
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from psycopg.conninfo import make_conninfo
+
+from approvals import access, grants
+from approvals.errors import DebugflowError, Invalid, ProvisionError, WrongState
+from approvals.models import AccessRequest, Grant, RequestStage
+from approvals.sentences import apart, event_sentence, headline, lasting
+from approvals.states import GrantState, Look, RequestState, StageState, look
+from approvals.views.viewer import viewer, zone_of
+from audit import clock
+
+register = template.Library()
+register.filter("sentence", event_sentence)
+register.filter("headline", headline)
+register.filter("lasting", lasting)
+
+MACHINES: dict[type[models.Model], type[models.TextChoices]] = {
+    AccessRequest: RequestState,
+    RequestStage: StageState,
+    Grant: GrantState,
+}
+# The embedding, override and isolate controls of Unicode's bidirectional algorithm (UAX #9).
+OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\u2426")
+RISKS = {
+    "low": Look("secondary", "gauge"),
+    "medium": Look("yellow", "gauge"),
+    "high": Look("orange", "flame"),
+}
+
+OTHERS_DECIDE = "Others who are named in the chain can decide; the page of the request shows them."
+ASK_AN_ADMIN = "A debugflow admin can tell you more; give them the reason below."
+NEXT_STEPS = dict.fromkeys(
+    ("self_approval", "not_eligible", "wrong_stage", "already_counted", "needed_later"),
+    OTHERS_DECIDE,
+)
+HELP_BY_STATUS: dict[type[DebugflowError], str] = {
+    WrongState: "Look at it as it is now, then do what is still to be done.",
+    Invalid: "Go back: your browser has kept what you typed. Change it and send it again.",
+    ProvisionError: "It is tried again by itself. Owners of the target can look what is wrong.",
+}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A decoration: whatever it says is said in words beside it."""
+    return format_html(
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
+        static("icons.svg"),
+        name,
+    )
+
+
+def _badge(shown: Look, word: str) -> SafeString:
+    return format_html(
+        '<span class="state tone-{}">{}<span>{}</span></span>',
+        shown.colour,
+        icon(shown.icon),
+        word,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def state(context: Mapping[str, Any], obj: AccessRequest | RequestStage | Grant) -> SafeString:
+    """The badge of a request, stage or grant. A grant past its end is never shown as active."""
+    machine = MACHINES[type(obj)]
+    value = machine(obj.state)
+    if isinstance(obj, Grant) and value == GrantState.ACTIVE:
+        value = value if grants.is_usable(obj, _now(context)) else GrantState.REVOKING
+    return _badge(look(machine, value), str(value.label))
+
+
+@register.filter
+def unspoofed(text: str) -> str:
+    """Other people's text with its direction overrides made visible: they hide what is written.
+
+    The letters of right-to-left scripts need none, and stay as they are.
+    """
+    return text.translate(OVERRIDES)
+
+
+@register.filter
+def risk(level: str) -> SafeString:
+    return _badge(RISKS[level], f"{level} risk")
+
+
+@register.simple_tag(takes_context=True)
+def when(context: Mapping[str, Any], moment: datetime) -> SafeString:
+    """“12 min ago” or “in 3 h”, with the time of the viewer's clock on hover."""
+    length = moment - _now(context)
+    words = apart(length)
+    told = f"in {words}" if length.total_seconds() > 0 else f"{words} ago"
+    return format_html(
+        '<time datetime="{}" title="{}" data-relative>{}</time>',
+        moment.isoformat(),
+        _absolute(context, moment),
+        told,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def since(context: Mapping[str, Any], moment: datetime) -> SafeString:
+    """“12 min”: how long something has been so."""
+    return format_html(
+        '<time datetime="{}" title="{}" data-relative="bare">{}</time>',
+        moment.isoformat(),
+        _absolute(context, moment),
+        apart(moment - _now(context)),
+    )
+
+
+@register.simple_tag(takes_context=True)
+def at(context: Mapping[str, Any], moment: datetime) -> str:
+    """The time of the viewer's clock, with its zone."""
+    return _absolute(context, moment)
+
+
+@register.simple_tag(takes_context=True)
+def until(context: Mapping[str, Any], moment: datetime) -> SafeString:
+    """What is left, ticking in the browser; to the minute where there is no script."""
+    return format_html(
+        '<time class="until" role="timer" datetime="{}" title="{}" data-until>{}</time>',
+        moment.isoformat(),
+        _absolute(context, moment),
+        apart(moment - _now(context)),
+    )
+
+
+def _now(context: Mapping[str, Any]) -> datetime:
+    moment = context.get("now")
+    return moment if isinstance(moment, datetime) else clock.now()
+
+
+def _absolute(context: Mapping[str, Any], moment: datetime) -> str:
+    request = context.get("request")
+    zone = zone_of(getattr(request, "user", None))
+    return f"{moment.astimezone(zone):%a %d %b %Y, %H:%M:%S} {zone.key}"
+
+
+@register.simple_tag(takes_context=True)
+def waiting_count(context: Mapping[str, Any]) -> int:
+    """How many requests wait for the viewer's vote."""
+    request: HttpRequest = context["request"]
+    return AccessRequest.objects.waiting_for(viewer(request)).count()
+
+
+@register.simple_tag(takes_context=True)
+def where_it_stands(context: Mapping[str, Any]) -> AccessRequest | Grant | None:
+    """What the refused address was about, as it is now; None if the viewer may not see it."""
+    request: HttpRequest = context["request"]
+    match = request.resolver_match
+    name = (match.url_name or "") if match else ""
+    pk = int(match.kwargs.get("pk", 0)) if match else 0
+    if name.startswith("request"):
+        asked = access.visible_requests(viewer(request)).select_related("level", "target")
+        return asked.filter(pk=pk).first()
+    if name.startswith("grant-"):
+        return access.visible_grants(viewer(request)).filter(pk=pk).first()
+    return None
+
+
+@register.filter
+def next_step(error: DebugflowError) -> str:
+    """Who can help after a refusal, and what to do; the message itself says why."""
+    return NEXT_STEPS.get(error.code, HELP_BY_STATUS.get(type(error), ASK_AN_ADMIN))
+
+
+@register.filter
+def get(mapping: Mapping[Any, Any], key: Any) -> Any:
+    return mapping.get(key)
+
+
+@register.filter
+def psql(connection: Mapping[str, Any]) -> str:
+    """The command line, without the password: it would stay in the shell's history."""
+    return f"psql {shlex.quote(_conninfo(connection))}"
+
+
+def _conninfo(connection: Mapping[str, Any]) -> str:
+    return make_conninfo(
+        host=connection.get("host"),
+        port=connection.get("port"),
+        dbname=connection.get("database"),
+        user=connection.get("user"),
+        sslmode=connection.get("sslmode"),
+    )
+
+
+@register.filter
+def dsn(connection: Mapping[str, Any], password: str) -> str:
+    """`postgresql://…` for clients that take one."""
+    user, database = quote(str(connection["user"]), ""), quote(str(connection["database"]), "")
+    host = str(connection["host"])
+    place = f"[{host}]" if ":" in host else host
+    return (
+        f"postgresql://{user}:{quote(password, '')}@{place}:{connection['port']}/{database}"
+        f"?sslmode={quote(str(connection['sslmode']), '')}"
+    )

@@ -1,0 +1,159 @@
+"""Asking: choose a level, say how long and why, and see beforehand what asking would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.contrib import messages
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from approvals import access, workflow
+from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
+from approvals.forms import AskForm
+from approvals.models import AccessLevel, AccessRequest
+from approvals.policy import PlannedStage
+from approvals.views.viewer import viewer, zone_of
+from audit import clock
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+NAMED = 5  # people of a stage that are shown by name; the others are counted
+
+
+@never_cache
+@require_safe
+def choose(request: HttpRequest) -> HttpResponse:
+    """Every level that this person may ask for, by target."""
+    person = viewer(request)
+    levels = access.requestable_levels(person).order_by("target__name", "rank")
+    mine = AccessRequest.objects.undecided().filter(beneficiary=person)
+    context = {
+        "now": clock.now(),
+        "levels": levels,
+        "asked": dict(mine.values_list("level_id", "pk")),
+    }
+    return render(request, "approvals/ask.html", context)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def ask(request: HttpRequest, pk: int) -> HttpResponse:
+    """The form for one level; POST submits it."""
+    person = viewer(request)
+    level = _level(person, pk)
+    form = _form(request, level, person)
+    if request.method != "POST":
+        return _page(request, level, form)
+    if not form.is_valid():
+        return _page(request, level, form, status=422)
+    try:
+        asked = workflow.submit(level.pk, by=person, wish=form.wish())
+    except Invalid as error:
+        form.take_errors(error.fields, error.message)
+        return _page(request, level, form, status=422)
+    except (NotAllowed, WrongState) as error:
+        return _page(request, level, form, refused=error, status=409)
+    messages.success(request, "Asked. You are told when it is decided, and it shows here.")
+    return redirect("request", asked.pk)
+
+
+@never_cache
+@require_POST
+def preview(request: HttpRequest, pk: int) -> HttpResponse:
+    """What asking would do: the part for htmx, the whole page with the form kept for others."""
+    person = viewer(request)
+    level = _level(person, pk)
+    form = _form(request, level, person)
+    form.is_valid()
+    if request.headers.get("HX-Request") != "true":
+        return _page(request, level, form)
+    context = {"level": level, "forecast": _forecast(level, form, person), "part": True}
+    return render(request, "approvals/_preview.html", context)
+
+
+def _level(person: Person, pk: int) -> AccessLevel:
+    return get_object_or_404(access.requestable_levels(person), pk=pk)
+
+
+def _form(request: HttpRequest, level: AccessLevel, person: Person) -> AskForm:
+    data = request.POST if request.method == "POST" else None
+    return AskForm(data, limit=_limit(level, person), zone=zone_of(person), auto_id="ask-%s")
+
+
+def _limit(level: AccessLevel, person: Person) -> int:
+    any_wish = workflow.Wish(duration=1, reason="…", ticket="…")
+    return workflow.preview(level, by=person, wish=any_wish).max_duration
+
+
+def _page(
+    request: HttpRequest,
+    level: AccessLevel,
+    form: AskForm,
+    *,
+    refused: DebugflowError | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    person = viewer(request)
+    context = {
+        "now": clock.now(),
+        "level": level,
+        "form": form,
+        "forecast": _forecast(level, form, person),
+        "refused": refused,
+        "zone": zone_of(person).key,
+    }
+    return render(request, "approvals/ask_level.html", context, status=status)
+
+
+@dataclass(frozen=True)
+class AskedStage:
+    """A stage as it would be asked: how many of whom, and who they are."""
+
+    name: str
+    needs: list[str]
+    names: list[str]
+    more: int
+    fallback: bool
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A preview in words. `groups` is whom the button says it asks."""
+
+    preview: workflow.Preview
+    stages: list[AskedStage]
+    groups: str
+
+
+def _forecast(level: AccessLevel, form: AskForm, person: Person) -> Forecast:
+    preview = workflow.preview(level, by=person, wish=form.wish_so_far())
+    planned = preview.plan.stages
+    ids = {person for stage in planned for person in stage.candidates}
+    users = get_user_model()._default_manager.filter(pk__in=ids).order_by("username")
+    names = {user.pk: user.get_username() for user in users}
+    asked = dict.fromkeys(
+        name
+        for stage in planned
+        for key, name in sorted(stage.group_names.items())
+        if stage.minima.get(key, 1) or sum(stage.minima.values()) == 0
+    )
+    stages = [_asked(stage, names) for stage in planned]
+    return Forecast(preview, stages, " and ".join(asked))
+
+
+def _asked(stage: PlannedStage, names: dict[int, str]) -> AskedStage:
+    needs = [f"{least} of {stage.group_names[key]}" for key, least in stage.minima.items() if least]
+    free = stage.stage.total - sum(stage.minima.values())
+    if free > 0:
+        groups = " or ".join(sorted(stage.group_names[key] for key in stage.minima))
+        needs.append(f"{free}{' more' if needs else ''} of {groups}")
+    people = sorted(names[person] for person in stage.candidates if person in names)
+    return AskedStage(
+        stage.stage.name, needs, people[:NAMED], max(0, len(people) - NAMED), bool(stage.stand_ins)
+    )

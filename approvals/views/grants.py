@@ -1,0 +1,142 @@
+"""Grants: the list, one grant, and what its holder and its target's owners do with it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.db.models import F, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_POST, require_safe
+
+from approvals import access, grants
+from approvals.errors import Invalid
+from approvals.forms import RevokeForm
+from approvals.models import Grant, Reach
+from approvals.states import GrantState
+from approvals.views.viewer import page, viewer
+from audit import clock
+from audit.models import Event
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+STUCK, GOING = 20, 100  # shown at once; a page that is longer is not read
+TIMELINE = 200
+
+
+@never_cache
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    """Stuck ones first, then what is open by its end, then what has ended, newest first."""
+    person = viewer(request)
+    everything = request.GET.get("show") == "all"
+    visible = _visible(person) if everything else _visible(person).held_by(person)
+    going = visible.not_ended()
+    ended = page(visible.filter(state=GrantState.ENDED), cursor=request.GET.get("from", ""))
+    context = {
+        "now": clock.now(),
+        "everything": everything,
+        "first": not request.GET.get("from"),
+        "stuck": going.filter(stuck_since__isnull=False).order_by("stuck_since")[:STUCK],
+        "going": _by_end(going.filter(stuck_since__isnull=True))[:GOING],
+        "ended": ended,
+    }
+    return render(request, "approvals/grants.html", context)
+
+
+def _by_end(rows: QuerySet[Grant]) -> QuerySet[Grant]:
+    return rows.order_by(F("expires_at").asc(nulls_last=True), "pk")
+
+
+def _visible(person: Person) -> Any:
+    return access.visible_grants(person).select_related(
+        "target", "level", "beneficiary", "request__requester"
+    )
+
+
+@never_cache
+@require_safe
+def show(request: HttpRequest, pk: int) -> HttpResponse:
+    """The page; for htmx the parts that change, or 204 while nothing has."""
+    context = _context(_grant(request, pk), viewer(request))
+    if request.headers.get("HX-Request") != "true":
+        return render(request, "approvals/grant.html", context)
+    if request.GET.get("seen") == context["seen"]:
+        return HttpResponse(status=204)
+    return render(request, "approvals/_grant_live.html", {**context, "part": True})
+
+
+@never_cache
+@require_POST
+@sensitive_variables()
+def reveal(request: HttpRequest, pk: int) -> HttpResponse:
+    """The credential, once and in this answer only: it is kept nowhere and never redirected."""
+    grant = _grant(request, pk)
+    credential = grants.reveal(grant.pk, by=viewer(request))
+    context = {"now": clock.now(), "grant": grant, "credential": credential}
+    templates = [f"approvals/connect/{grant.target.kind}.html", "approvals/connect/any.html"]
+    return render(request, "approvals/credential.html", {**context, "ways": templates})
+
+
+@never_cache
+@require_POST
+def release(request: HttpRequest, pk: int) -> HttpResponse:
+    grant = _grant(request, pk)
+    grants.release(grant.pk, by=viewer(request))
+    messages.success(request, "Released. The access is being closed.")
+    return redirect("grant", grant.pk)
+
+
+@never_cache
+@require_POST
+def revoke(request: HttpRequest, pk: int) -> HttpResponse:
+    grant = _grant(request, pk)
+    form = RevokeForm(request.POST)
+    form.is_valid()
+    reason = form.cleaned_data.get("reason", "")
+    try:
+        grants.revoke(grant.pk, by=viewer(request), reason=reason)
+    except Invalid as error:
+        context = _context(grant, viewer(request))
+        context |= {"reason": reason, "problems": error.fields.get("reason")}
+        return render(request, "approvals/grant.html", context, status=422)
+    messages.success(request, "Revoked. The access is being cut off.")
+    return redirect("grant", grant.pk)
+
+
+def _grant(request: HttpRequest, pk: int) -> Grant:
+    found: Grant = get_object_or_404(_visible(viewer(request)), pk=pk)
+    return found
+
+
+def _context(grant: Grant, person: Person) -> dict[str, Any]:
+    now = clock.now()
+    events = _timeline(grant)
+    actions = grants.permitted_actions(grant, person, now)
+    usable = grants.is_usable(grant, now)
+    fingerprint = (grant.state, usable, grant.expires_at, grant.attempts, grant.last_error)
+    codes = {name: no and no.code for name, no in actions.items()}
+    last = events[-1].pk if events else 0
+    seen = hashlib.sha256(repr((last, fingerprint, codes)).encode()).hexdigest()[:16]
+    return {
+        "now": now,
+        "grant": grant,
+        "actions": actions,
+        "usable": usable,
+        "holder": person.pk == grant.beneficiary_id,
+        "direct": grant.scope.get("reach") == Reach.DIRECT,
+        "events": events,
+        "seen": seen,
+        "over": grant.state == GrantState.ENDED,
+    }
+
+
+def _timeline(grant: Grant) -> list[Event]:
+    """The grant's own Events, refused attempts included, which are in a thread of their own."""
+    own = Event.objects.filter(subject_type="grant", subject_id=str(grant.pk))
+    return list(reversed(own.order_by("-id")[:TIMELINE]))

@@ -1,0 +1,32 @@
+"""The first page: your access now, what waits for you, what you asked for."""
+
+from __future__ import annotations
+
+from django.db.models import F, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from approvals.models import AccessRequest, Grant
+from approvals.views.progress import progress, with_progress
+from approvals.views.viewer import viewer
+from audit import clock
+
+URGENT, ASKED, HELD = 3, 6, 12  # how many of each fit a page that is read in a glance
+
+
+@never_cache
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    person = viewer(request)
+    held = Grant.objects.held_by(person).not_ended().select_related("target", "level")
+    waiting = AccessRequest.objects.waiting_for(person).order_by("pending_until", "pk")
+    asked = AccessRequest.objects.filter(Q(requester=person) | Q(beneficiary=person))
+    context = {
+        "now": clock.now(),
+        "held": held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD],
+        "waiting": progress(with_progress(waiting)[:URGENT]),
+        "asked": progress(with_progress(asked).order_by("-pk")[:ASKED]),
+    }
+    return render(request, "approvals/home.html", context)
