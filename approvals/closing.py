@@ -81,8 +81,9 @@ def claim(
     rows = rows if only is None else rows.filter(pk=only)
     jobs = []
     with transaction.atomic(), log.batch():
-        for grant in leases.pick(rows, room or leases.Room(free=1)):
-            now = clock.now()
+        picked = leases.pick(rows, room or leases.Room(free=1))
+        now = clock.now()
+        for grant in picked:
             if grant.state != GrantState.REVOKING:
                 _intend(grant, now)
             step = leases.take(grant, kind, worker=worker, now=now)
@@ -147,9 +148,8 @@ def _cut(job: Job) -> None:
             return
         now = clock.now()
         grant.cut_at, grant.last_error, grant.attempts = now, "", 0
-        grant.save(update_fields=["cut_at", "last_error", "attempts"])
         _done(job, now)
-        leases.drop(grant, next_try_at=now)
+        leases.drop(grant, "cut_at", "last_error", "attempts", next_try_at=now)
         log.record(
             "grant.cut", actor=SYSTEM, subject=grant, at=now, late_ms=lateness_ms(grant, now)
         )
@@ -207,8 +207,7 @@ def _failed(job: Job, error: DebugflowError) -> None:
         job.step.save(update_fields=["last_error"])
         grant.attempts += 1
         grant.stuck_since = grant.stuck_since or now
-        grant.save(update_fields=["last_error", "attempts", "stuck_since"])
-        leases.drop(grant, next_try_at=now + _backoff(job))
+        leases.drop(grant, "last_error", "attempts", "stuck_since", next_try_at=now + _backoff(job))
 
 
 def _backoff(job: Job) -> timedelta:

@@ -91,6 +91,7 @@ def release(grant_id: int, *, by: Person) -> Grant:
     if (refusal := may_release(grant, by)) is not None:
         raise refusal.error()
     finish(grant, EndReason.RELEASED, by=by, now=now)
+    queue.ring(CLOSE_TASK, grant.pk)
     return grant
 
 
@@ -104,6 +105,7 @@ def revoke(grant_id: int, *, by: Person, reason: str) -> Grant:
     if not reason.strip() or len(reason) > NOTE_MAX or "\x00" in reason:
         raise Invalid(fields={"reason": [f"Say why, in 1 to {NOTE_MAX} characters."]})
     finish(grant, EndReason.REVOKED, by=by, now=now, note=reason)
+    queue.ring(CLOSE_TASK, grant.pk)
     return grant
 
 
@@ -120,7 +122,8 @@ def finish(
     """Commit to the end of a grant whose row the caller has locked: the intent, before the deed.
 
     One that never began to open ends here and now; any other is `revoking` until the target has
-    been read back. Whoever was working on it has lost the lease.
+    been read back. Whoever was working on it has lost the lease. The caller rings, if nobody at
+    hand goes on with it.
     """
     grant.end_reason, grant.end_note, grant.end_code = reason, note, code
     grant.lease, grant.lease_until, grant.next_try_at, grant.attempts = "", None, now, 0
@@ -131,7 +134,6 @@ def finish(
     else:
         grant.revoking_at, grant.secret = now, ""
         to, fields = GrantState.REVOKING, [*fields, "attempts", "revoking_at", "secret"]
-        queue.ring(CLOSE_TASK, grant.pk)
     move(grant, to, by=by, at=now, changed=tuple(fields), reason=str(reason), note=note, code=code)
 
 

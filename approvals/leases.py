@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from approvals.models import Grant, Step, StepKind
 from audit import clock
@@ -31,16 +31,18 @@ def free() -> Q:
 class Room:
     """How much more one worker may take on: in all, and per target.
 
-    At most two at once per target, and one for a target that is failing, so that a dead one
-    cannot hold up the others.
+    At most two at once per target, one for a target that is failing, so that a dead one cannot
+    hold up the others, and none `not_at` all.
     """
 
     free: int
     in_flight: Counter[int] = field(default_factory=Counter)
     failing: frozenset[int] = frozenset()
+    not_at: frozenset[int] = frozenset()
 
     def full(self) -> list[int]:
-        return [target for target in self.in_flight if not self._left(target)]
+        full = {target for target in self.in_flight if not self._left(target)}
+        return sorted(full | self.not_at)
 
     def takes(self, target: int) -> bool:
         """Whether one more for this target fits; if so, it is counted."""
@@ -73,16 +75,13 @@ def take(grant: Grant, kind: StepKind, *, worker: str, now: datetime) -> Step:
     grant.lease = secrets.token_hex(16)
     grant.lease_until = now + timedelta(seconds=LEASE[kind])
     grant.save(update_fields=["lease", "lease_until"])
-    step, _ = Step.objects.get_or_create(
-        grant=grant, kind=kind, defaults={"worker": worker, "started_at": now}
-    )
-    step.attempts += 1
-    step.worker = worker
-    step.save(update_fields=["attempts", "worker"])
-    return step
+    again = Step.objects.filter(grant=grant, kind=kind)
+    if again.update(attempts=F("attempts") + 1, worker=worker):
+        return again.get()
+    return Step.objects.create(grant=grant, kind=kind, worker=worker, started_at=now, attempts=1)
 
 
-def drop(grant: Grant, *, next_try_at: datetime | None) -> None:
-    """Let go of the (locked) grant. The caller saves what else it changed."""
+def drop(grant: Grant, *changed: str, next_try_at: datetime | None) -> None:
+    """Let go of the (locked) grant, saving the fields named in `changed` with it."""
     grant.lease, grant.lease_until, grant.next_try_at = "", None, next_try_at
-    grant.save(update_fields=["lease", "lease_until", "next_try_at"])
+    grant.save(update_fields=["lease", "lease_until", "next_try_at", *changed])

@@ -17,7 +17,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from approvals import grants, leases, scope, targets
+from approvals import grants, leases, queue, scope, targets
 from approvals.errors import DebugflowError, Fenced, Invalid, ProvisionError
 from approvals.models import Grant, Step, StepKind
 from approvals.provisioning.base import Opened, OpenOrder
@@ -66,8 +66,9 @@ def claim(
     rows = due() if only is None else due().filter(pk=only)
     jobs = []
     with transaction.atomic(), log.batch():
-        for grant in leases.pick(rows, room or leases.Room(free=1)):
-            now = clock.now()
+        picked = leases.pick(rows, room or leases.Room(free=1))
+        now = clock.now()
+        for grant in picked:
             if not _stopped(grant, now):
                 jobs.append(_begin(grant, worker=worker, now=now))
     return jobs
@@ -223,6 +224,7 @@ def _failed(job: Job, error: DebugflowError) -> None:
             grants.finish(
                 grant, EndReason.FAILED, by=SYSTEM, now=now, code=error.code, note=message[:300]
             )
+            queue.ring(grants.CLOSE_TASK, grant.pk)
         else:
             wait = min(LAST_RETRY, FIRST_RETRY * 2 ** (job.step.attempts - 1))
             leases.drop(grant, next_try_at=now + timedelta(seconds=wait))

@@ -38,12 +38,13 @@ class _Crew:
         self._lock = threading.Lock()
         self._in_flight: Counter[int] = Counter()
 
-    def room(self, failing: Collection[int]) -> leases.Room:
+    def room(self, failing: Collection[int], not_at: frozenset[int]) -> leases.Room:
         with self._lock:
             return leases.Room(
                 free=self.threads - self._in_flight.total(),
                 in_flight=Counter(self._in_flight),
                 failing=frozenset(failing),
+                not_at=not_at,
             )
 
     def took(self, target: int) -> None:
@@ -97,10 +98,14 @@ class Sweeper:
         self._wake.set()
 
     def tick(self) -> int:
-        """One look: claim what is due and hand it to the threads. Returns how much it claimed."""
+        """One look: claim what is due and hand it to the threads. Returns how much it claimed.
+
+        Where a target has more cuts due than there is room for, nothing else is begun there.
+        """
         claimed = self._claim(self._cuts, self._claim_cuts, closing.run)
-        claimed += self._claim(self._rest, self._claim_cleanups, closing.run)
-        claimed += self._claim(self._rest, self._claim_opens, opening.run)
+        cutting = frozenset(closing.cuts_due().values_list("target", flat=True))
+        claimed += self._claim(self._rest, self._claim_cleanups, closing.run, not_at=cutting)
+        claimed += self._claim(self._rest, self._claim_opens, opening.run, not_at=cutting)
         return claimed + expire_requests()
 
     def _claim(
@@ -108,8 +113,9 @@ class Sweeper:
         crew: _Crew,
         claim: Callable[[leases.Room], list[Any]],
         work: Callable[[Any], bool],
+        not_at: frozenset[int] = frozenset(),
     ) -> int:
-        room = crew.room(self._failing)
+        room = crew.room(self._failing, not_at)
         if room.free <= 0:
             return 0
         jobs = claim(room)

@@ -54,7 +54,7 @@ class Control:
             PASSWORD=PASSWORDS[user],
             HOST="127.0.0.1",
             PORT=str(self.postgres.port),
-            OPTIONS=options,
+            OPTIONS={"server_side_binding": True, "prepare_threshold": 3, **options},
         )
 
     def make_template(self) -> None:

@@ -56,7 +56,7 @@ def field(response: Any, name: str) -> str:
     return found[1]
 
 
-def opened(world: World, who: str = "alice") -> Grant:
+def opened(world: World, who: str = "alice") -> Any:
     grant = world.approved(who)
     opening.open_grant(grant.pk, worker="w1")
     grant.refresh_from_db()
