@@ -6,6 +6,11 @@ import sys
 
 from django.core.management import execute_from_command_line
 
+# These two start the servers themselves: there is no environment yet to read settings from.
+WITHOUT_ENVIRONMENT = ("demo", "up")
+
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in WITHOUT_ENVIRONMENT:
+        os.environ["DJANGO_SETTINGS_MODULE"] = "debugflow.embedded.bare"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "debugflow.settings")
     execute_from_command_line(sys.argv)
