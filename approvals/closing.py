@@ -6,6 +6,8 @@ again, cuts within 5 s and clean-ups within 60 s, for as long as it takes.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -37,6 +39,7 @@ class Job:
     kind: StepKind
     lease: str
     target_id: int
+    until: float  # on the monotonic clock: when the lease runs out
 
 
 def overdue() -> Q:
@@ -94,6 +97,7 @@ def claim(
                     kind=kind,
                     lease=grant.lease,
                     target_id=grant.target_id,
+                    until=time.monotonic() + leases.LEASE[kind],
                 )
             )
     return jobs
@@ -111,10 +115,25 @@ def _intend(grant: Grant, now: datetime) -> None:
         grants.finish(grant, EndReason.EXPIRED, by=SYSTEM, now=now)
 
 
-def run(job: Job) -> bool:
+def run_all(jobs: Sequence[Job]) -> bool:
+    """Carry out attempts at grants of one target over the same connections; whether all succeeded.
+
+    What one that takes long leaves no time for is left to whoever claims it next.
+    """
+    try:
+        provisioner = targets.provisioner(jobs[0].grant.target)
+    except Invalid as error:
+        for job in jobs:
+            _failed(job, error)
+        return False
+    with provisioner.kept_open():
+        outcomes = [run(job, provisioner) for job in jobs if time.monotonic() < job.until]
+    return all(outcomes)
+
+
+def run(job: Job, provisioner: Provisioner) -> bool:
     """Carry out one attempt; False if it failed and will be tried again."""
     try:
-        provisioner = targets.provisioner(job.grant.target)
         account = account_of(job.grant)
         if job.kind == StepKind.CUT:
             provisioner.cut(account)
@@ -232,4 +251,4 @@ def close_grant(grant_id: int, *, worker: str) -> None:
     """Cut one grant and clean it up, as far as it is due and nobody else is at it."""
     for kind in (StepKind.CUT, StepKind.CLEAN):
         for job in claim(kind, worker=worker, only=grant_id):
-            run(job)
+            run_all([job])

@@ -31,25 +31,32 @@ def free() -> Q:
 class Room:
     """How much more one worker may take on: in all, and per target.
 
-    At most two at once per target, one for a target that is failing, so that a dead one cannot
-    hold up the others, and none `not_at` all.
+    At most two pieces of work at once per target, one for a target that is failing, so that a dead
+    one cannot hold up the others, and none `not_at` all. A piece is up to `batch` grants of one
+    target, done one after the other over the same connections; of a failing target, one grant.
     """
 
     free: int
+    batch: int = 1
     in_flight: Counter[int] = field(default_factory=Counter)
     failing: frozenset[int] = frozenset()
     not_at: frozenset[int] = frozenset()
+    begun: Counter[int] = field(default_factory=Counter)
 
     def full(self) -> list[int]:
         full = {target for target in self.in_flight if not self._left(target)}
         return sorted(full | self.not_at)
 
     def takes(self, target: int) -> bool:
-        """Whether one more for this target fits; if so, it is counted."""
-        if self.free <= 0 or not self._left(target):
+        """Whether one more grant of this target fits; if so, it is counted."""
+        if not self.begun[target]:
+            if self.free <= 0 or not self._left(target):
+                return False
+            self.free -= 1
+            self.in_flight[target] += 1
+        elif target in self.failing or self.begun[target] >= self.batch:
             return False
-        self.free -= 1
-        self.in_flight[target] += 1
+        self.begun[target] += 1
         return True
 
     def _left(self, target: int) -> bool:
@@ -67,7 +74,7 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
         .select_related("beneficiary", "level", "target", "request__requester")
         .select_related("request__beneficiary", "request__policy_version__policy")
     )
-    return [grant for grant in rows[: room.free] if room.takes(grant.target_id)]
+    return [grant for grant in rows[: room.free * room.batch] if room.takes(grant.target_id)]
 
 
 def take(grant: Grant, kind: StepKind, *, worker: str, now: datetime) -> Step:

@@ -8,7 +8,7 @@ state and lease here as its last act before COMMIT (`Fence.hold`), and a closing
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -138,6 +138,12 @@ class LeaseFence:
             step = Step.objects.get(pk=self.job.step.pk)
             step.traces = [*step.traces, dict(undo)]
             step.save(update_fields=["traces"])
+
+
+def run_all(jobs: Sequence[Job]) -> bool:
+    """Carry out attempts one after the other; whether all succeeded."""
+    outcomes = [run(job) for job in jobs]
+    return all(outcomes)
 
 
 def run(job: Job) -> bool:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -27,13 +29,15 @@ from audit import context
 logger = structlog.get_logger(__name__)
 
 THREADS_MOST = 64
+BATCH = 6  # grants of one target that a thread takes on at once, for the sake of its connections
 
 
 class _Crew:
     """Threads for one kind of work, and what they have in flight per target."""
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, *, batch: int) -> None:
         self.threads = threads
+        self.batch = batch
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._in_flight: Counter[int] = Counter()
@@ -42,6 +46,7 @@ class _Crew:
         with self._lock:
             return leases.Room(
                 free=self.threads - self._in_flight.total(),
+                batch=self.batch,
                 in_flight=Counter(self._in_flight),
                 failing=frozenset(failing),
                 not_at=not_at,
@@ -73,14 +78,16 @@ class Sweeper:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._failing: set[int] = set()
-        self._cuts = _Crew(self.threads, "cut")
-        self._rest = _Crew(self.threads, "sweep")
+        self._rest_after = 0.0
+        self._cuts = _Crew(self.threads, "cut", batch=BATCH)
+        self._rest = _Crew(self.threads, "sweep", batch=BATCH)
 
     def run(self) -> None:
         """Sweep until `stop`. A database that is away is waited for."""
         while not self._stopping.is_set():
             try:
-                found = self.tick()
+                with context.bind(request_id=f"sweep-{self.name}"):
+                    found = self.tick()
             except DatabaseError:
                 logger.warning("the sweeper cannot reach the database", exc_info=True)
                 found = 0
@@ -100,28 +107,32 @@ class Sweeper:
     def tick(self) -> int:
         """One look: claim what is due and hand it to the threads. Returns how much it claimed.
 
-        Where a target has more cuts due than there is room for, nothing else is begun there.
+        Cuts come first: while there are more, the rest is looked for once an interval, and where a
+        target has more cuts due than there is room for, nothing else is begun there.
         """
-        claimed = self._claim(self._cuts, self._claim_cuts, closing.run)
+        claimed = self._claim(self._cuts, self._claim_cuts, closing.run_all)
+        if claimed and time.monotonic() < self._rest_after:
+            return claimed
+        self._rest_after = time.monotonic() + self.interval
         cutting = frozenset(closing.cuts_due().values_list("target", flat=True))
-        claimed += self._claim(self._rest, self._claim_cleanups, closing.run, not_at=cutting)
-        claimed += self._claim(self._rest, self._claim_opens, opening.run, not_at=cutting)
+        claimed += self._claim(self._rest, self._claim_cleanups, closing.run_all, not_at=cutting)
+        claimed += self._claim(self._rest, self._claim_opens, opening.run_all, not_at=cutting)
         return claimed + expire_requests()
 
     def _claim(
         self,
         crew: _Crew,
         claim: Callable[[leases.Room], list[Any]],
-        work: Callable[[Any], bool],
+        work: Callable[[list[Any]], bool],
         not_at: frozenset[int] = frozenset(),
     ) -> int:
         room = crew.room(self._failing, not_at)
         if room.free <= 0:
             return 0
         jobs = claim(room)
-        for job in jobs:
-            crew.took(job.target_id)
-            crew.pool.submit(self._work, crew, work, job)
+        for target, batch in groupby(sorted(jobs, key=_target), key=_target):
+            crew.took(target)
+            crew.pool.submit(self._work, crew, work, target, list(batch))
         return len(jobs)
 
     def _claim_cuts(self, room: leases.Room) -> list[closing.Job]:
@@ -133,19 +144,25 @@ class Sweeper:
     def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
         return opening.claim(worker=self.name, room=room)
 
-    def _work(self, crew: _Crew, work: Callable[[Any], bool], job: Any) -> None:
+    def _work(
+        self, crew: _Crew, work: Callable[[list[Any]], bool], target: int, jobs: list[Any]
+    ) -> None:
         succeeded = False
         try:
             with context.bind(request_id=f"sweep-{self.name}"):
-                succeeded = work(job)
+                succeeded = work(jobs)
         except Exception:
             # Whatever it was, the lease runs out and the next look finds the row again.
-            logger.exception("a sweep failed", grant=job.grant.pk)
+            logger.exception("a sweep failed", grants=[job.grant.pk for job in jobs])
         finally:
             connections.close_all()
-            crew.landed(job.target_id)
-            (self._failing.discard if succeeded else self._failing.add)(job.target_id)
+            crew.landed(target)
+            (self._failing.discard if succeeded else self._failing.add)(target)
             self._wake.set()
+
+
+def _target(job: Any) -> int:
+    return int(job.target_id)
 
 
 def expire_requests(most: int = 100) -> int:

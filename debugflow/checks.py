@@ -34,9 +34,10 @@ def production_is_not_the_demo(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security)
 def demo_stays_at_home(**kwargs: Any) -> list[CheckMessage]:
-    """Demo sign-ins are printed on a terminal, so the demo answers on this machine only."""
-    if settings.DEMO and not all(_is_local(host) for host in settings.ALLOWED_HOSTS):
-        hint = "Unset DEBUGFLOW_DEMO, or leave ALLOWED_HOSTS at its default."
+    """Demo sign-ins are printed on a terminal and DEBUG tells all: on this machine only."""
+    at_home = all(_is_local(host) for host in settings.ALLOWED_HOSTS)
+    if (settings.DEMO or settings.DEBUG) and not at_home:
+        hint = "Unset DEBUGFLOW_DEMO and DEBUG, or leave ALLOWED_HOSTS at its default."
         return [Error("The demo would be reachable.", hint=hint, id="debugflow.E005")]
     return []
 

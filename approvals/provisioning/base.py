@@ -7,7 +7,8 @@ through `Fence` only. Registering kinds lives in the package's `__init__`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -125,6 +126,11 @@ class Provisioner(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address(self.config.model_dump())}>"
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Let the verbs called inside, on this object and by one caller, share connections."""
+        yield
 
     @abc.abstractmethod
     def open(self, order: OpenOrder, fence: Fence) -> Opened:

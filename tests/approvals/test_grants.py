@@ -199,7 +199,7 @@ class TestFencing:
         [slow] = closing.claim(StepKind.CUT, worker="w1", only=grant.pk)
         clock.forward(46)
         assert close(grant).state == GrantState.ENDED
-        closing.run(slow)
+        closing.run_all([slow])
         grant.refresh_from_db()
         assert grant.state == GrantState.ENDED
         told = [event.action for event in timeline(f"request:{grant.request_id}")]
@@ -212,10 +212,10 @@ class TestFencing:
         [slow] = closing.claim(StepKind.CUT, worker="w1", only=grant.pk)
         clock.forward(4)
         [second] = closing.claim(StepKind.CUT, worker="w2", only=grant.pk)
-        assert closing.run(slow)
+        assert closing.run_all([slow])
         grant.refresh_from_db()
         assert grant.cut_at is not None
-        assert closing.run(second)
+        assert closing.run_all([second])
         told = [event.action for event in timeline(f"request:{grant.request_id}")]
         assert told.count("grant.cut") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -158,10 +159,12 @@ def test_cleanups_that_hang_do_not_hold_up_a_cut(world: World, monkeypatch):
 
 
 def test_a_failing_target_gets_one_attempt_at_a_time(world: World):
-    room = leases.Room(free=9, failing=frozenset({7}))
+    room = leases.Room(free=9, batch=2, failing=frozenset({7}), not_at=frozenset({9}))
     assert [room.takes(7), room.takes(7)] == [True, False]
     assert [room.takes(8), room.takes(8), room.takes(8)] == [True, True, False]
-    assert room.full() == [7, 8]
+    assert room.in_flight == {7: 1, 8: 1}
+    assert room.full() == [7, 9]
+    assert leases.Room(free=9, in_flight=Counter({8: leases.PER_TARGET})).full() == [8]
 
 
 def test_it_outlives_its_database_connections(world: World, clock, control: Control):

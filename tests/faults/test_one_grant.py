@@ -108,7 +108,7 @@ def test_a_closer_killed_in_mid_step_is_taken_over(place: Place, verb: str, inst
     grants.release(grant.pk, by=place.world.alice)
     if verb == "clean":
         for job in closing.claim(StepKind.CUT, worker="w", only=grant.pk):
-            closing.run(job)
+            closing.run_all([job])
     script = ("-m", "tests.faults.work", verb, str(grant.pk), "SIGKILL", instant)
     with place.running(*script) as closer:
         assert closer.wait(timeout=30) == -signal.SIGKILL

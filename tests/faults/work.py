@@ -54,13 +54,13 @@ def main(verb: str, grant: str, number: str, instant: str) -> None:
     interrupt(getattr(signal, number), where, name, after=after)
     if verb == "open":
         jobs: list[Any] = opening.claim(worker="doomed", only=int(grant))
-        done: Callable[[Any], bool] = opening.run
+        done: Callable[[list[Any]], bool] = opening.run_all
     else:
-        jobs, done = closing.claim(StepKind(verb), worker="doomed", only=int(grant)), closing.run
+        jobs = closing.claim(StepKind(verb), worker="doomed", only=int(grant))
+        done = closing.run_all
     if not jobs:
         raise SystemExit("nothing was due")
-    for job in jobs:
-        done(job)
+    done(jobs)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ This module only joins the verbs; each is a module of its own beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -50,9 +52,15 @@ class PostgreSQL(Provisioner):
 
     config: ServerConfig
 
-    @property
+    @functools.cached_property
     def _dialer(self) -> Dialer:
         return Dialer(self.config, self.secret_values.get("password", ""), self.trust_anchor)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """See `Provisioner.kept_open`."""
+        with self._dialer.keeping():
+            yield
 
     def open(self, order: OpenOrder, fence: Fence) -> Opened:
         """See `Provisioner.open`. The whole takes at most `OPEN_DEADLINE` seconds."""

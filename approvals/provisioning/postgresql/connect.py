@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -91,6 +91,8 @@ class Dialer:
         self.config = config
         self._password = password
         self._trust_anchor = trust_anchor
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[str, float], list[Db]] | None = None
 
     def __repr__(self) -> str:
         return f"Dialer({self.config.host}:{self.config.port})"
@@ -111,9 +113,59 @@ class Dialer:
         """
         deadline.check("connecting")
         with translated([self._password]):
-            with closing(self._connect(name, database, statement_timeout)) as db:
+            with self._connection(name, database, statement_timeout) as db:
                 with deadline.over(db):
                     yield from _until(deadline, db)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep connections for the next session inside, and close them at the end."""
+        self._idle = {}
+        try:
+            yield
+        finally:
+            with self._lock:
+                idle, self._idle = self._idle, None
+            for db in [db for kept in (idle or {}).values() for db in kept]:
+                db.close()
+
+    @contextmanager
+    def _connection(self, name: str, database: str, statement_timeout: float) -> Iterator[Db]:
+        """A kept connection under its new name, or a new one; kept again if all went well."""
+        db = self._taken(name, (database, statement_timeout))
+        if db is None:
+            db = self._connect(name, database, statement_timeout)
+        try:
+            yield db
+        except BaseException:
+            db.close()
+            raise
+        self._put_back(db, (database, statement_timeout))
+
+    def _taken(self, name: str, key: tuple[str, float]) -> Db | None:
+        with self._lock:
+            kept = (self._idle or {}).get(key)
+            db = kept.pop() if kept else None
+        if db is None:
+            return None
+        try:
+            db.execute(
+                "SELECT set_config('role', 'none', false),"
+                " set_config('application_name', %s, false)",
+                [name],
+            )
+        except psycopg.Error:
+            db.close()  # it was lost while nobody used it
+            return None
+        return db
+
+    def _put_back(self, db: Db, key: tuple[str, float]) -> None:
+        idle = db.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with self._lock:
+            if self._idle is not None and idle and not db.closed:
+                self._idle.setdefault(key, []).append(db)
+                return
+        db.close()
 
     def _connect(self, name: str, database: str, statement_timeout: float) -> Db:
         if not self._password:

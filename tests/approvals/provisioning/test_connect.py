@@ -20,7 +20,7 @@ from approvals.provisioning.postgresql.config import ServerConfig
 from approvals.provisioning.postgresql.connect import Deadline, Dialer, value
 from approvals.provisioning.postgresql.failures import provision_error
 
-from .conftest import ADMIN_PASSWORD, NotedFence, Target
+from .conftest import ADMIN_PASSWORD, NotedFence, Target, is_cut
 from .tls import TlsFront, self_signed
 
 ACCOUNT = Account(grant_id=1, account="dbgf_1", traces=[{"oid": 1}])
@@ -180,3 +180,59 @@ def test_a_targets_words_are_cleaned() -> None:
     assert message.isprintable()
     assert "s3cret" not in message
     assert len(message) < 600
+
+
+def pid(db: psycopg.Connection[tuple[object, ...]]) -> object:
+    return value(db, "SELECT pg_backend_pid()")
+
+
+def test_kept_connections_are_used_again_under_their_new_name_and_closed(target: Target) -> None:
+    with (made := dialer(target)).keeping():
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            first = pid(db)
+            db.execute("SET ROLE dbgf_quarantine")
+        with made.session("dbgf-cut-2", Deadline(5)) as db:
+            assert pid(db) == first
+            assert value(db, "SELECT current_setting('application_name')") == "dbgf-cut-2"
+            assert value(db, "SELECT current_user") == "debugflow_admin"
+            with made.session("dbgf-cut-2", Deadline(5)) as other:
+                assert pid(other) != first
+    with target.bob() as bob:
+        count = bob.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^dbgf'"
+        )
+        assert count.fetchone() == (0,)
+    with made.session("dbgf-cut-3", Deadline(5)) as db:
+        assert pid(db) != first
+
+
+def test_a_kept_connection_that_was_lost_is_replaced(target: Target) -> None:
+    with (made := dialer(target)).keeping():
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            first = pid(db)
+        target.tell(f"SELECT pg_terminate_backend({first}, 5000)")
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            assert pid(db) != first
+
+
+def test_a_session_that_failed_is_not_kept(target: Target) -> None:
+    with (made := dialer(target)).keeping():
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            first = pid(db)
+        with pytest.raises(ProvisionError), made.session("dbgf-cut-1", Deadline(5)) as db:
+            db.execute("SELECT 1/0")
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            assert pid(db) != first
+
+
+def test_many_cut_over_the_same_connections_are_each_cut(target: Target) -> None:
+    accounts = [target.opened() for _ in range(4)]
+    sessions = [target.sign_in(account.account) for account in accounts]
+    provisioner = target.provisioner
+    with provisioner.kept_open():
+        for account in accounts:
+            provisioner.cut(account)
+        for account in accounts:
+            provisioner.clean(account)
+            assert provisioner.observe(account).gone
+    assert all(is_cut(session) for session in sessions)
