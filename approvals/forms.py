@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from django import forms
 from django.utils import timezone
 
-from approvals.sentences import lasting
+from approvals.lengths import lasting
 from approvals.workflow import REASON_MAX, Wish
 
 CHIPS = (900, 3600, 4 * 3600)  # seconds; what is asked for most, and one free field beside them

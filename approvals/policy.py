@@ -409,11 +409,9 @@ def _not_asked(chain_: Chain, index: int, person: Person) -> Refusal:
     names = " or ".join(sorted(chain_.stages[index].group_names.values()))
     for number, state in enumerate(chain_.states):
         if number != index and person.pk in state.candidates:
-            stage = chain_.stages[number].name
-            return Refusal(
-                "wrong_stage",
-                f"You are asked in the stage “{stage}”. Now “{chain_.stages[index].name}” is open.",
-            )
+            theirs, now_open = chain_.stages[number].name, chain_.stages[index].name
+            asked = f"“{theirs}” has passed" if state.passed else f"You are asked in “{theirs}”"
+            return Refusal("wrong_stage", f"{asked}; now “{now_open}” is open.")
     return Refusal("not_eligible", f"This stage asks members of {names} when it was submitted.")
 
 

@@ -6,9 +6,9 @@ Plain text for pages, mails and chat alike; what they look like is the templates
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from approvals.lengths import lasting
 from approvals.states import EndReason
 
 if TYPE_CHECKING:
@@ -55,33 +55,6 @@ def headline(request: AccessRequest) -> str:
         asks += f", for {request.beneficiary},"
     level, target = request.level.name, request.target.name
     return f"{asks} for {level} on {target} for {lasting(request.duration)}"
-
-
-def lasting(seconds: int) -> str:
-    """A length of time in words: “45 s”, “90 min”, “4 h”, “2 h 30 min”, “3 days”.
-
-    Never rounded: what is shown is what was asked for.
-    """
-    if seconds % 86400 == 0 and seconds > 86400:
-        return f"{seconds // 86400} days"
-    if seconds % 60 == 0 and 3600 < seconds < 7200:
-        return f"{seconds // 60} min"
-    hours, rest = divmod(seconds, 3600)
-    minutes, left = divmod(rest, 60)
-    parts = [(hours, "h"), (minutes, "min"), (left, "s")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
-
-
-def apart(length: timedelta) -> str:
-    """A distance in time in its natural unit: “moments”, “12 min”, “3 h”, “5 days”."""
-    seconds = abs(length.total_seconds())
-    if seconds < 45:
-        return "moments"
-    if seconds < 2 * 3600:
-        return f"{max(1, round(seconds / 60))} min"
-    if seconds < 2 * 86400:
-        return f"{round(seconds / 3600)} h"
-    return f"{round(seconds / 86400)} days"
 
 
 def _constant(words: str) -> Teller:

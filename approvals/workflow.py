@@ -14,6 +14,7 @@ from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, V
 
 from approvals import access, chain, grants, policy, scope
 from approvals.errors import Invalid, NotAllowed, WrongState
+from approvals.lengths import lasting
 from approvals.models import (
     AccessLevel,
     AccessRequest,
@@ -150,7 +151,7 @@ def _wrong(
     if "\x00" in wish.reason + wish.ticket:
         fields["reason"] = ["A NUL character cannot be stored. Remove it."]
     if not 0 < wish.duration <= limit:
-        fields["duration"] = [f"From 1 to {limit} seconds; the limit is that of {whose}."]
+        fields["duration"] = [f"Up to {lasting(limit)}; the limit is that of {whose}."]
     if version is not None and version.ticket_required and not wish.ticket.strip():
         fields["ticket"] = [f"The policy {version.policy.name} wants a ticket."]
     if len(wish.ticket) > 100:

@@ -28,7 +28,6 @@ DEMO = env.boolean("DEBUGFLOW_DEMO", False)
 
 INSTALLED_APPS = [
     "debugflow.apps.DebugflowConfig",
-    "debugflow.accounts.apps.AccountsConfig",
     "approvals.apps.ApprovalsConfig",
     "audit.apps.AuditConfig",
     "django.contrib.admin",
@@ -37,6 +36,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    # After Django's own, whose page for groups it replaces.
+    "debugflow.accounts.apps.AccountsConfig",
     "guardian",
     "rest_framework",
     "csp",

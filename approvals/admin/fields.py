@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from pydantic import BaseModel
 from pydantic import ValidationError as SchemaError
 
-from approvals.sentences import lasting
+from approvals.lengths import lasting
 
 UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
 LONGEST = 366 * UNITS["d"]

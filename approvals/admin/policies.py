@@ -23,8 +23,8 @@ from approvals.admin.publishing import (
     version_values,
 )
 from approvals.errors import DebugflowError
+from approvals.lengths import lasting
 from approvals.models import Policy, PolicyVersion
-from approvals.sentences import lasting
 
 SHOWN_VERSIONS = 50
 

@@ -13,8 +13,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from approvals.admin.base import RecordAdmin
+from approvals.lengths import lasting
 from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
-from approvals.sentences import lasting
 from audit import actions
 from audit.models import Event
 

@@ -20,9 +20,9 @@ from approvals import administration, provisioning
 from approvals.admin.base import VerbAdmin, VerbForm
 from approvals.admin.fields import DurationField, LabelsField, schema_fields, typed
 from approvals.admin.holders import HoldersForm
+from approvals.lengths import lasting
 from approvals.models import AccessLevel, Target
 from approvals.provisioning.base import Provisioner
-from approvals.sentences import lasting
 
 CONFIG, RIGHTS, SECRET = "config_", "rights_", "secret_"
 TEST_FIRST = "Once saved, test the connection with the button above."

@@ -21,8 +21,9 @@ from psycopg.conninfo import make_conninfo
 
 from approvals import access, grants
 from approvals.errors import DebugflowError, Invalid, ProvisionError, WrongState
+from approvals.lengths import apart, lasting
 from approvals.models import AccessRequest, Grant, RequestStage
-from approvals.sentences import apart, event_sentence, headline, lasting
+from approvals.sentences import event_sentence, headline
 from approvals.states import GrantState, Look, RequestState, StageState, look
 from approvals.views.viewer import viewer, zone_of
 from audit import clock

@@ -1,4 +1,4 @@
-"""People, in the admin. Groups are Django's own page; what people may do in requests is theirs.
+"""People and groups, in the admin; every change is told to the audit log.
 
 Accounts are never deleted, since votes, grants and events name them: they are switched off.
 """
@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest
 
+from audit import log
+from audit.actions import declare
+from audit.log import Actor, Subject
 from debugflow.accounts.models import User
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ admin.site.site_header = admin.site.site_title = "debugflow"
 admin.site.index_title = "Set-up and records"
 
 POWERS = ("is_staff", "is_superuser", "user_permissions")
+
+declare("account.created", "account.changed", "group.created", "group.changed", "group.deleted")
 
 
 class PersonForm(ChangeForm):
@@ -49,6 +58,15 @@ class UserAdmin(Admin):
     list_filter = ["is_active", "is_staff", "is_superuser", "groups"]
     fieldsets = [*(DjangoUserAdmin.fieldsets or ()), ("Reading", {"fields": ["time_zone"]})]
 
+    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> Any:
+        _tell("account.created", request, obj)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:
+        """Of every change made here, a new password included: groups decide who may vote."""
+        _tell("account.changed", request, obj)
+        return super().log_change(request, obj, message)
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         allowed = super().has_change_permission(request, obj)
         return allowed and (obj is None or not obj.is_superuser or _is_superuser(request))
@@ -59,6 +77,54 @@ class UserAdmin(Admin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if _is_superuser(request) else [*fields, *POWERS]
+
+
+@transaction.atomic
+def _tell(action: str, request: HttpRequest, user: User) -> None:
+    log.record(
+        action,
+        actor=_actor(request),
+        subject=Subject("user", str(user.pk), user.get_username(), f"user:{user.pk}"),
+        active=user.is_active,
+        staff=user.is_staff,
+        superuser=user.is_superuser,
+        groups=sorted(user.groups.values_list("name", flat=True)),
+    )
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """Who is in a group is on each person's page; policies name groups, so they are kept."""
+
+    actions = None
+
+    def log_addition(self, request: HttpRequest, obj: Group, message: Any) -> Any:
+        _tell_group("group.created", request, obj)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Group, message: Any) -> Any:
+        _tell_group("group.changed", request, obj)
+        return super().log_change(request, obj, message)
+
+    def delete_model(self, request: HttpRequest, obj: Group) -> None:
+        _tell_group("group.deleted", request, obj)
+        super().delete_model(request, obj)
+
+
+@transaction.atomic
+def _tell_group(action: str, request: HttpRequest, group: Group) -> None:
+    subject = Subject("group", str(group.pk), group.name, f"group:{group.pk}")
+    permissions = sorted(group.permissions.values_list("codename", flat=True))
+    log.record(action, actor=_actor(request), subject=subject, permissions=permissions)
+
+
+def _actor(request: HttpRequest) -> Actor:
+    if not request.user.is_authenticated:
+        raise PermissionDenied
+    return Actor.of(request.user)
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -240,3 +240,43 @@ def test_a_time_zone_must_exist(world: World):
     assert ada.post(page, {**data, "time_zone": "Europe/Berlin"}).status_code == 302
     world.bob.refresh_from_db()
     assert world.bob.time_zone == "Europe/Berlin"
+
+
+def test_who_is_in_which_group_is_told_to_the_audit_log(world: World):
+    """Groups decide who may vote, so a change of them is an Event like any other."""
+    ada, page = browser(world.ada), url("user", "change", world.mallory.pk)
+    data = {
+        "username": "mallory",
+        "time_zone": "UTC",
+        "is_active": "on",
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "10:00",
+        "groups": [world.groups["dba"].pk],
+    }
+    assert ada.post(page, data).status_code == 302
+    told = Event.objects.get(action="account.changed")
+    assert (told.actor_name, told.subject_label) == ("ada", "mallory")
+    assert told.data == {"active": True, "staff": False, "superuser": False, "groups": ["dba"]}
+
+    reset = reverse("admin:auth_user_password_change", args=[world.mallory.pk])
+    password = "another long secret"
+    sent = {"password1": password, "password2": password, "usable_password": "true"}
+    assert ada.post(reset, sent).status_code == 302
+    changes = Event.objects.filter(action="account.changed")
+    assert changes.count() == 2
+    assert not [event for event in changes if password in bytes(event.canonical).decode()]
+
+
+def test_groups_come_and_go_in_the_audit_log(world: World):
+    ada = browser(world.ada)
+    assert ada.post(url("group", "add"), {"name": "night shift"}).status_code == 302
+    group = Group.objects.get(name="night shift")
+    page = url("group", "change", group.pk)
+    assert ada.post(page, {"name": "day shift"}).status_code == 302
+    assert ada.post(url("group", "delete", group.pk), {"post": "yes"}).status_code == 302
+    told = Event.objects.filter(thread=f"group:{group.pk}").order_by("id")
+    assert [(e.action, e.subject_label) for e in told] == [
+        ("group.created", "night shift"),
+        ("group.changed", "day shift"),
+        ("group.deleted", "day shift"),
+    ]

@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from approvals import administration, policy
 from approvals.admin import wording
 from approvals.admin.fields import CountedGroupsField, DurationField
+from approvals.lengths import lasting
 from approvals.models import Policy, PolicyVersion
 from approvals.policy import AppliesTo
-from approvals.sentences import lasting
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, errors, filled, said, staff, url
 from tests.world import HOUR, World, publish, stage

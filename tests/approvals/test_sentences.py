@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from approvals import events
-from approvals.sentences import REASONS, TELLERS, apart, event_sentence, lasting
+from approvals.lengths import apart, lasting
+from approvals.sentences import REASONS, TELLERS, event_sentence
 from audit.models import Event
 
 ACTIONS = [*events.MOVES, *events.VERBS, *events.REFUSALS]
