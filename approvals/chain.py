@@ -8,7 +8,7 @@ latest is decided by the caller; so is what to do with the answer. No ORM, no cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
@@ -43,14 +43,6 @@ class StageRule:
         minima = [frozenset({name}) for name, least in self.groups.items() for _ in range(least)]
         free = max(0, self.total - len(minima))
         return (*minima, *[frozenset(self.groups)] * free)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Person:
-    """Somebody who might be drawn for a stage, with every group they are a member of."""
-
-    id: int
-    groups: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,21 +193,6 @@ class _Tally(NamedTuple):
 
 # What stays empty, each with the slots (itself included) that could be the empty one instead.
 _Gaps = dict[_Slot, frozenset[_Slot]]
-
-
-def draw(
-    rule: StageRule, people: Iterable[Person], *, barred: Collection[int]
-) -> dict[int, frozenset[str]]:
-    """Return a stage's candidates among `people`, each with their groups that it asks for.
-
-    `barred` are the ids of those who may not decide: requester, beneficiary, last editor, …
-    """
-    names = rule.groups.keys()
-    return {
-        person.id: person.groups & names
-        for person in people
-        if person.id not in barred and not names.isdisjoint(person.groups)
-    }
 
 
 def open_stage(stages: Sequence[StageState]) -> int | None:

@@ -11,20 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from approvals import grants, leases, targets
-from approvals.errors import DebugflowError, Invalid, ProvisionError
+from approvals import attempts, grants, leases, targets
+from approvals.errors import ProvisionError
 from approvals.models import Grant, Step, StepKind
 from approvals.provisioning.base import Account, Provisioner
 from approvals.states import EndReason, GrantState
 from approvals.transition import move
 from audit import clock, log
 from audit.log import SYSTEM
-
-logger = structlog.get_logger(__name__)
 
 FIRST_RETRY = 0.5  # seconds; doubled with each attempt
 LAST_RETRY = {StepKind.CUT: 5.0, StepKind.CLEAN: 60.0}
@@ -122,17 +119,17 @@ def run_all(jobs: Sequence[Job]) -> bool:
     """
     try:
         provisioner = targets.provisioner(jobs[0].grant.target)
-    except Invalid as error:
+    except Exception as error:  # noqa: BLE001 - as in `run`
         for job in jobs:
             _failed(job, error)
         return False
     with provisioner.kept_open():
         outcomes = [run(job, provisioner) for job in jobs if time.monotonic() < job.until]
-    return all(outcomes)
+    return len(outcomes) == len(jobs) and all(outcomes)
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:
-    """Carry out one attempt; False if it failed and will be tried again."""
+    """Carry out one attempt; False if it failed, whatever it was, and will be tried again."""
     try:
         account = account_of(job.grant)
         if job.kind == StepKind.CUT:
@@ -140,7 +137,7 @@ def run(job: Job, provisioner: Provisioner) -> bool:
             _cut(job)
         else:
             _clean(job, provisioner, account)
-    except (ProvisionError, Invalid) as error:
+    except Exception as error:  # noqa: BLE001 - a defect must neither hide nor stop the others
         _failed(job, error)
         return False
     return True
@@ -213,38 +210,28 @@ def _done(job: Job, now: datetime) -> None:
     job.step.save(update_fields=["finished_at", "last_error"])
 
 
-def _failed(job: Job, error: DebugflowError) -> None:
+def _failed(job: Job, error: Exception) -> None:
+    """Write down a failure. That of a cut counts whoever has the lease by now, as its success does:
+    a target that fails slowly would otherwise never be seen to fail."""
+    failed = attempts.failure(error)
     with transaction.atomic(), log.batch():
-        if (grant := _held(job)) is None:
+        grant = Grant.objects.locked(job.grant.pk)
+        ours = grant.lease == job.lease
+        still_to_cut = job.kind == StepKind.CUT and grant.cut_at is None
+        if grant.state != GrantState.REVOKING or not (ours or still_to_cut):
             return
         now = clock.now()
-        message = error.message[:500]
-        # An outage of hours is one line in the log, not one for every try.
-        if message != grant.last_error:
-            _record_failure(job, grant, error, now)
-        job.step.last_error = grant.last_error = message
-        job.step.save(update_fields=["last_error"])
+        attempts.record(grant, job.step, failed, now=now)
         grant.attempts += 1
         grant.stuck_since = grant.stuck_since or now
-        leases.drop(grant, "last_error", "attempts", "stuck_since", next_try_at=now + _backoff(job))
+        grant.save(update_fields=["last_error", "attempts", "stuck_since"])
+        if ours:
+            leases.drop(grant, next_try_at=now + _backoff(job))
 
 
 def _backoff(job: Job) -> timedelta:
     exponent = min(job.step.attempts - 1, 10)
     return timedelta(seconds=min(LAST_RETRY[job.kind], FIRST_RETRY * 2**exponent))
-
-
-def _record_failure(job: Job, grant: Grant, error: DebugflowError, now: datetime) -> None:
-    log.record(
-        "grant.attempt_failed",
-        actor=SYSTEM,
-        subject=grant,
-        at=now,
-        step=str(job.kind),
-        attempt=job.step.attempts,
-        code=error.code,
-        error=error.message[:500],
-    )
 
 
 def close_grant(grant_id: int, *, worker: str) -> None:

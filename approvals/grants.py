@@ -167,11 +167,9 @@ def may_release(grant: Grant, person: Person) -> Refusal | None:
 
 def may_revoke(grant: Grant, person: Person) -> Refusal | None:
     """Owners of the target, whoever approved it, and whoever asked for it for somebody else."""
-    if (refusal := _going(grant)) is not None:
-        return refusal
     asked = person.pk == grant.request.requester_id != grant.beneficiary_id
     if asked or _approved(grant, person) or _owns(grant, person):
-        return None
+        return _going(grant)
     return Refusal(
         "not_yours", "Owners of the target and those who approved this access can revoke it."
     )
@@ -212,9 +210,3 @@ def seal(grant: Grant, password: str) -> str:
 
 def unsealed(grant: Grant) -> str:
     return secrets.unseal(grant.secret, table="grant", key=str(grant.pk), field="secret")
-
-
-def require_held(grant: Grant, lease: str, state: GrantState) -> None:
-    """Raise WrongState unless `lease` still holds the (locked) grant in `state`."""
-    if grant.state != state or grant.lease != lease:
-        raise WrongState("The lease on this grant was lost.", code="fenced")

@@ -15,10 +15,10 @@ from django.db.models import F, Q, QuerySet
 from approvals.models import Grant, Step, StepKind
 from audit import clock
 
-# Seconds. Opening and cleaning up: longer than their deadlines on the target (30 and 40 s), so that
+# Seconds. Opening and cleaning up: longer than their deadlines on the target (30 and 50 s), so that
 # a living worker never loses its lease to the clock alone. A cut may be made by two at once and by
 # either reported; there the lease is short, since it is how long a killed worker delays it.
-LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 45}
+LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 60}
 PER_TARGET = 2
 
 

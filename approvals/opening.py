@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from approvals import grants, leases, queue, scope, targets
-from approvals.errors import DebugflowError, Fenced, Invalid, ProvisionError
-from approvals.models import Grant, Step, StepKind
+from approvals import attempts, grants, leases, queue, scope, targets
+from approvals.errors import Fenced
+from approvals.models import AccessLevel, Grant, Step, StepKind
 from approvals.provisioning.base import Opened, OpenOrder
 from approvals.states import EndReason, GrantState
 from approvals.transition import move
@@ -69,9 +69,27 @@ def claim(
         picked = leases.pick(rows, room or leases.Room(free=1))
         now = clock.now()
         for grant in picked:
-            if not _stopped(grant, now):
+            if _hold_ground(grant) and not _stopped(grant, now):
                 jobs.append(_begin(grant, worker=worker, now=now))
     return jobs
+
+
+def _hold_ground(grant: Grant) -> bool:
+    """Lock the target and level against change and read them anew; False if one is being changed.
+
+    Without it a target could move between our look at it and its own look for open grants.
+    """
+    for table, pk in (("target", grant.target_id), ("accesslevel", grant.level_id)):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT FROM approvals_{table} WHERE id = %s FOR SHARE SKIP LOCKED",
+                [pk],
+            )
+            if not cursor.rowcount:
+                return False
+    grant.level = AccessLevel.objects.select_related("target").get(pk=grant.level_id)
+    grant.target = grant.level.target
+    return True
 
 
 def _stopped(grant: Grant, now: datetime) -> bool:
@@ -92,18 +110,18 @@ def _obstacle(grant: Grant, now: datetime) -> tuple[EndReason, str, str] | None:
     if grant.state == GrantState.SCHEDULED and grant.activate_before <= now:
         return EndReason.UNUSED, "activation_ttl", "It could not be opened in time."
     request.level, request.target = grant.level, grant.target
-    grant.level.target = grant.target
     fresh = scope.of(request)
-    if scope.digest(fresh) != grant.scope_hash:
-        changed = ", ".join(scope.differences(grant.scope, fresh))
-        return EndReason.FAILED, "scope_changed", f"Changed since it was approved: {changed}."[:300]
+    if {scope.digest(fresh), scope.digest(grant.scope)} != {grant.scope_hash}:
+        changed = ", ".join(scope.differences(grant.scope, fresh)) or "the stored scope"
+        note = f"Changed since it was approved: {changed}."
+        return EndReason.FAILED, "scope_changed", note[: grants.NOTE_MAX]
     return None
 
 
 def _begin(grant: Grant, *, worker: str, now: datetime) -> Job:
     if grant.state == GrantState.SCHEDULED:
         grant.open_before = now + timedelta(seconds=OPEN_BUDGET)
-        grant.expires_at = grant.open_before + timedelta(seconds=grant.duration)
+        grant.expires_at = grant.open_before + timedelta(seconds=grant.scope["duration"])
         grant.secret = grants.seal(grant, secrets.token_urlsafe(24))
         move(
             grant,
@@ -130,10 +148,8 @@ class LeaseFence:
     def hold(self, undo: Mapping[str, Any]) -> None:
         """Store what the attempt is about to leave on the target, if it still may leave it."""
         with transaction.atomic():
-            grant = Grant.objects.locked(self.job.grant.pk)
-            now = clock.now()
-            late = grant.open_before is None or grant.open_before <= now
-            if grant.state != GrantState.PROVISIONING or grant.lease != self.job.lease or late:
+            grant = _held(self.job)
+            if grant.open_before is None or grant.open_before <= clock.now():
                 raise Fenced
             step = Step.objects.get(pk=self.job.step.pk)
             step.traces = [*step.traces, dict(undo)]
@@ -147,13 +163,13 @@ def run_all(jobs: Sequence[Job]) -> bool:
 
 
 def run(job: Job) -> bool:
-    """Make the account and activate the grant; False if the target would not have it."""
+    """Make the account and activate the grant; False if that failed, whatever it was."""
     try:
         opened = _open(job)
         _activate(job, opened)
     except Fenced:
         logger.info("an opening was overtaken and rolled back", grant=job.grant.pk)
-    except (ProvisionError, Invalid) as error:
+    except Exception as error:  # noqa: BLE001 - a defect must neither hide nor stop the others
         _failed(job, error)
         return False
     return True
@@ -167,7 +183,7 @@ def _open(job: Job) -> Opened:
         rights=grant.scope["level"]["rights"],
         summary=grant.scope["level"]["summary"],
         password=grants.unsealed(grant),
-        duration=grant.duration,
+        duration=grant.scope["duration"],
         known=job.step.traces,
     )
     return targets.provisioner(grant.target).open(order, LeaseFence(job))
@@ -203,33 +219,20 @@ def _activate(job: Job, opened: Opened) -> None:
         )
 
 
-def _failed(job: Job, error: DebugflowError) -> None:
+def _failed(job: Job, error: Exception) -> None:
     """Try again within the budget, or undo what may have been done."""
-    permanent = isinstance(error, Invalid) or getattr(error, "permanent", False)
-    message = error.message[:500]
+    failed = attempts.failure(error)
     with transaction.atomic(), log.batch():
         try:
             grant = _held(job)
         except Fenced:
             return
         now = clock.now()
-        job.step.last_error = grant.last_error = message
-        job.step.save(update_fields=["last_error"])
+        attempts.record(grant, job.step, failed, now=now)
         grant.save(update_fields=["last_error"])
-        log.record(
-            "grant.attempt_failed",
-            actor=SYSTEM,
-            subject=grant,
-            at=now,
-            step=str(StepKind.OPEN),
-            attempt=job.step.attempts,
-            code=error.code,
-            error=message,
-        )
-        if permanent:
-            grants.finish(
-                grant, EndReason.FAILED, by=SYSTEM, now=now, code=error.code, note=message[:300]
-            )
+        if failed.permanent:
+            note = failed.message[: grants.NOTE_MAX]
+            grants.finish(grant, EndReason.FAILED, by=SYSTEM, now=now, code=failed.code, note=note)
             queue.ring(grants.CLOSE_TASK, grant.pk)
         else:
             wait = min(LAST_RETRY, FIRST_RETRY * 2 ** (job.step.attempts - 1))

@@ -412,7 +412,11 @@ def _not_asked(chain_: Chain, index: int, person: Person) -> Refusal:
             theirs, now_open = chain_.stages[number].name, chain_.stages[index].name
             asked = f"“{theirs}” has passed" if state.passed else f"You are asked in “{theirs}”"
             return Refusal("wrong_stage", f"{asked}; now “{now_open}” is open.")
-    return Refusal("not_eligible", f"This stage asks members of {names} when it was submitted.")
+    return Refusal(
+        "not_eligible",
+        f"This stage asks those who were members of {names} when the request was submitted; "
+        "they can decide it.",
+    )
 
 
 def _may_deny(chain_: Chain, index: int, person: Person) -> Refusal | None:

@@ -14,12 +14,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import structlog
-from django.db import Error as DatabaseError
 from django.db import connections
 
 from approvals import closing, leases, opening, workflow
@@ -79,20 +79,15 @@ class Sweeper:
         self._wake = threading.Event()
         self._failing: set[int] = set()
         self._rest_after = 0.0
+        self._expiring: Future[None] | None = None
         self._cuts = _Crew(self.threads, "cut", batch=BATCH)
         self._rest = _Crew(self.threads, "sweep", batch=BATCH)
 
     def run(self) -> None:
         """Sweep until `stop`. A database that is away is waited for."""
         while not self._stopping.is_set():
-            try:
-                with context.bind(request_id=f"sweep-{self.name}"):
-                    found = self.tick()
-            except DatabaseError:
-                logger.warning("the sweeper cannot reach the database", exc_info=True)
-                found = 0
-            finally:
-                connections.close_all()
+            with context.bind(request_id=f"sweep-{self.name}"):
+                found = self.tick()
             if not found:
                 self._wake.wait(self.interval)
             self._wake.clear()
@@ -110,14 +105,43 @@ class Sweeper:
         Cuts come first: while there are more, the rest is looked for once an interval, and where a
         target has more cuts due than there is room for, nothing else is begun there.
         """
-        claimed = self._claim(self._cuts, self._claim_cuts, closing.run_all)
+        claimed = self._look(self._begin_cuts)
         if claimed and time.monotonic() < self._rest_after:
             return claimed
         self._rest_after = time.monotonic() + self.interval
+        return claimed + self._look(self._begin_others) + self._look(self._begin_expiring)
+
+    def _look(self, part: Callable[[], int]) -> int:
+        """One part of a look. Whatever goes wrong in it stops neither the others nor the loop."""
+        try:
+            return part()
+        except Exception:
+            logger.exception("a part of the sweep failed", part=part.__name__)
+            return 0
+        finally:
+            connections.close_all()
+
+    def _begin_cuts(self) -> int:
+        return self._claim(self._cuts, self._claim_cuts, closing.run_all)
+
+    def _begin_others(self) -> int:
         cutting = frozenset(closing.cuts_due().values_list("target", flat=True))
-        claimed += self._claim(self._rest, self._claim_cleanups, closing.run_all, not_at=cutting)
-        claimed += self._claim(self._rest, self._claim_opens, opening.run_all, not_at=cutting)
-        return claimed + expire_requests()
+        cleanups = self._claim(self._rest, self._claim_cleanups, closing.run_all, not_at=cutting)
+        opens = self._claim(self._rest, self._claim_opens, opening.run_all, not_at=cutting)
+        return cleanups + opens
+
+    def _begin_expiring(self) -> int:
+        """Close overdue requests, on a thread: it may have to wait for the database."""
+        if self._expiring is None or self._expiring.done():
+            self._expiring = self._rest.pool.submit(self._expire)
+        return 0
+
+    def _expire(self) -> None:
+        try:
+            with context.bind(request_id=f"sweep-{self.name}"):
+                expire_requests()
+        finally:
+            connections.close_all()
 
     def _claim(
         self,
@@ -132,7 +156,11 @@ class Sweeper:
         jobs = claim(room)
         for target, batch in groupby(sorted(jobs, key=_target), key=_target):
             crew.took(target)
-            crew.pool.submit(self._work, crew, work, target, list(batch))
+            try:
+                crew.pool.submit(self._work, crew, work, target, list(batch))
+            except RuntimeError:  # no thread is to be had: the lease runs out
+                crew.landed(target)
+                raise
         return len(jobs)
 
     def _claim_cuts(self, room: leases.Room) -> list[closing.Job]:
@@ -142,7 +170,8 @@ class Sweeper:
         return closing.claim(StepKind.CLEAN, worker=self.name, room=room)
 
     def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
-        return opening.claim(worker=self.name, room=room)
+        # One at a time: an opening may take half of its budget.
+        return opening.claim(worker=self.name, room=replace(room, batch=1))
 
     def _work(
         self, crew: _Crew, work: Callable[[list[Any]], bool], target: int, jobs: list[Any]
@@ -166,8 +195,15 @@ def _target(job: Any) -> int:
 
 
 def expire_requests(most: int = 100) -> int:
-    """Close up to `most` undecided requests whose time or ground is gone."""
+    """Close up to `most` undecided requests whose time or ground is gone; returns how many."""
     ids = list(workflow.over().order_by("pending_until").values_list("pk", flat=True)[:most])
-    for pk in ids:
-        workflow.expire(pk)
-    return len(ids)
+    return sum(_expired(pk) for pk in ids)
+
+
+def _expired(pk: int) -> bool:
+    try:
+        return workflow.expire(pk) is not None
+    except Exception:
+        # One that cannot be closed must not keep the others open.
+        logger.exception("a request could not be closed", request=pk)
+        return False

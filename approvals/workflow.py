@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from approvals.people import Person
 
 REASON_MAX = 2000  # characters; long enough for an incident's story, short enough to be read
+NOTE_MAX = 300  # characters of a decision's note; its Event has it whole
 AHEAD_MAX = 30 * 86400  # seconds a wanted start may lie ahead
 
 
@@ -148,8 +149,9 @@ def _wrong(
         fields["reason"] = ["Say what is broken and what you mean to look at."]
     elif len(wish.reason) > REASON_MAX:
         fields["reason"] = [f"Keep it within {REASON_MAX} characters ({len(wish.reason)} now)."]
-    if "\x00" in wish.reason + wish.ticket:
-        fields["reason"] = ["A NUL character cannot be stored. Remove it."]
+    for name, text in (("reason", wish.reason), ("ticket", wish.ticket)):
+        if "\x00" in text:
+            fields[name] = ["A NUL character cannot be stored. Remove it."]
     if not 0 < wish.duration <= limit:
         fields["duration"] = [f"Up to {lasting(limit)}; the limit is that of {whose}."]
     if version is not None and version.ticket_required and not wish.ticket.strip():
@@ -265,12 +267,19 @@ def _open(stage: RequestStage, *, by: object, now: datetime) -> None:
 
 @verb("vote.refused", request_subject)
 def vote(
-    request_id: int, *, by: Person, decision: str, scope_hash: str, comment: str = ""
+    request_id: int,
+    *,
+    by: Person,
+    decision: str,
+    scope_hash: str,
+    comment: str = "",
+    replaces: int | None = None,
 ) -> AccessRequest:
     """Approve or deny in the open stage; a second vote there replaces the first.
 
-    `scope_hash` is that of the scope the voter saw. Raises WrongState (too late, or another
-    scope), NotAllowed with a reason code, Invalid.
+    `scope_hash` is that of the scope the voter saw; `replaces`, where given, the id of their vote
+    that they saw in this stage (0 for none), so that the same form sent twice is a conflict.
+    Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
     request = _locked(request_id)
     now = clock.now()
@@ -279,6 +288,8 @@ def vote(
             "What is asked for has changed since you looked at it. Read it again, then decide.",
             code="scope_changed",
         )
+    if decision not in Decision.values:
+        raise Invalid(fields={"decision": ["approve or deny"]})
     if decision == Decision.DENY and not comment.strip():
         raise Invalid(fields={"comment": ["Say why, so that they know what to do instead."]})
     _require_text(comment)
@@ -286,6 +297,13 @@ def vote(
     if (refusal := policy.may_vote(request, before, by, decision)) is not None:
         raise refusal.error()
     stage = before.stages[before.require_open()]
+    mine = before.counting_vote(stage, by.pk)
+    if replaces is not None and replaces != (mine.pk if mine else 0):
+        raise WrongState(
+            "You have voted here since this page was shown, and that vote counts. "
+            "To change it, open the request again.",
+            code="voted_already",
+        )
     cast = _cast(stage, before, request, by=by, decision=decision, comment=comment, now=now)
     _advance(request, before.with_vote(cast), by=by, now=now)
     return request
@@ -370,7 +388,7 @@ def _approve(request: AccessRequest, *, by: Person, now: datetime) -> None:
 def _decide(
     request: AccessRequest, to: RequestState, *, by: object, now: datetime, note: str = ""
 ) -> None:
-    request.decided_at, request.decision_note = now, note
+    request.decided_at, request.decision_note = now, note[:NOTE_MAX]
     if to != RequestState.APPROVED:
         _close_stages(request, by=by, now=now)
     move(
@@ -404,10 +422,15 @@ def cancel(request_id: int, *, by: Person) -> AccessRequest:
 
 @verb("expire.refused", request_subject)
 def expire(request_id: int) -> AccessRequest | None:
-    """Close a request whose time is over or whose ground is gone; None if it is neither."""
-    request = _locked(request_id)
+    """Close a request whose time is over or whose ground is gone; None if it is neither.
+
+    Nor if somebody else is at it: the clock waits for nobody and comes by again.
+    """
+    request = AccessRequest.objects.all().free(request_id)
     now = clock.now()
-    if request.state not in UNDECIDED or (over := _over(request, now)) is None:
+    if request is None or request.state not in UNDECIDED:
+        return None
+    if (over := _over(request, now)) is None:
         return None
     _decide(request, over[0], by=SYSTEM, now=now, note=over[1])
     return request

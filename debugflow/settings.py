@@ -26,6 +26,9 @@ SECURE = env.boolean("DEBUGFLOW_SECURE", not DEBUG)
 # A demonstration: printed sign-ins, short clocks, targets without TLS. Refused outside localhost.
 DEMO = env.boolean("DEBUGFLOW_DEMO", False)
 
+# Production targets whose identity is not verified (sslmode other than verify-full).
+ALLOW_UNVERIFIED_TARGETS = env.boolean("DEBUGFLOW_ALLOW_UNVERIFIED_TARGETS", DEMO)
+
 INSTALLED_APPS = [
     "debugflow.apps.DebugflowConfig",
     "approvals.apps.ApprovalsConfig",

@@ -80,6 +80,9 @@ class Control:
             server.execute(
                 f"CREATE DATABASE {DATABASE} TEMPLATE {TEMPLATE} OWNER {OWNER} STRATEGY FILE_COPY"
             )
+            # A clone has not its template's privileges.
+            server.execute(f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC")
+            server.execute(f"GRANT CONNECT ON DATABASE {DATABASE} TO {MIGRATOR}, {APP}")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ os.environ |= {
     "DATABASE_URL": "postgresql://debugflow_app@127.0.0.1:1/debugflow_test",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "DEBUGFLOW_SECURE": "False",
+    "DEBUGFLOW_ALLOW_UNVERIFIED_TARGETS": "True",
     "LOG_LEVEL": "WARNING",
 }
 

@@ -7,7 +7,8 @@ decided request. An end only moves earlier, and what has ended stays so.
 from django.db import migrations
 
 POLICIES = r"""
-CREATE FUNCTION approvals_refuse_published() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION approvals_refuse_published() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 DECLARE
     published timestamptz;
 BEGIN
@@ -35,7 +36,8 @@ CREATE TRIGGER stage_frozen BEFORE INSERT OR UPDATE OR DELETE ON approvals_stage
 CREATE TRIGGER stagegroup_frozen BEFORE INSERT OR UPDATE OR DELETE ON approvals_stagegroup
     FOR EACH ROW EXECUTE FUNCTION approvals_refuse_published();
 
-CREATE FUNCTION approvals_publish_whole() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION approvals_publish_whole() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 BEGIN
     IF NEW.published_at IS NOT NULL AND (
         NOT EXISTS (SELECT FROM approvals_stage s WHERE s.version_id = NEW.id)
@@ -53,7 +55,8 @@ CREATE TRIGGER policyversion_whole BEFORE INSERT OR UPDATE ON approvals_policyve
 """
 
 VOTES = r"""
-CREATE FUNCTION approvals_refuse_own_vote() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION approvals_refuse_own_vote() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM approvals_requeststage s JOIN approvals_accessrequest r ON r.id = s.request_id
@@ -70,21 +73,33 @@ CREATE TRIGGER vote_not_about_oneself BEFORE INSERT OR UPDATE OF voter_id, stage
 """
 
 GRANTS = r"""
-CREATE FUNCTION approvals_refuse_unapproved() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION approvals_refuse_unapproved() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM approvals_accessrequest r WHERE r.id = NEW.request_id
-          AND r.state IN ('approved', 'bypassed') AND r.scope_hash = NEW.scope_hash
+          AND r.state IN ('approved', 'bypassed')
+          AND r.scope_hash = NEW.scope_hash AND r.scope = NEW.scope AND r.duration = NEW.duration
+          AND r.beneficiary_id = NEW.beneficiary_id
+          AND r.target_id = NEW.target_id AND r.level_id = NEW.level_id
+          AND (r.state = 'bypassed' OR NOT EXISTS (
+              SELECT FROM approvals_requeststage s
+              WHERE s.request_id = r.id AND s.round = r.round AND s.state <> 'passed'))
+          AND EXISTS (SELECT FROM approvals_requeststage s
+              WHERE s.request_id = r.id AND s.round = r.round)
     ) THEN
         RAISE EXCEPTION 'no access without a completed chain' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER grant_needs_approval BEFORE INSERT OR UPDATE OF request_id, scope_hash
+CREATE TRIGGER grant_needs_approval
+    BEFORE INSERT OR UPDATE OF request_id, beneficiary_id, target_id, level_id, scope, scope_hash,
+        duration
     ON approvals_grant FOR EACH ROW EXECUTE FUNCTION approvals_refuse_unapproved();
 
-CREATE FUNCTION approvals_refuse_longer() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION approvals_refuse_longer() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $$
 BEGIN
     IF NEW.expires_at > OLD.expires_at OR (NEW.expires_at IS NULL AND OLD.expires_at IS NOT NULL)
     THEN
@@ -98,6 +113,17 @@ END $$;
 
 CREATE TRIGGER grant_only_shrinks BEFORE UPDATE OF expires_at, state
     ON approvals_grant FOR EACH ROW EXECUTE FUNCTION approvals_refuse_longer();
+"""
+
+# Not switched off by session_replication_role.
+ALWAYS = r"""
+ALTER TABLE approvals_policyversion ENABLE ALWAYS TRIGGER policyversion_frozen;
+ALTER TABLE approvals_policyversion ENABLE ALWAYS TRIGGER policyversion_whole;
+ALTER TABLE approvals_stage ENABLE ALWAYS TRIGGER stage_frozen;
+ALTER TABLE approvals_stagegroup ENABLE ALWAYS TRIGGER stagegroup_frozen;
+ALTER TABLE approvals_vote ENABLE ALWAYS TRIGGER vote_not_about_oneself;
+ALTER TABLE approvals_grant ENABLE ALWAYS TRIGGER grant_needs_approval;
+ALTER TABLE approvals_grant ENABLE ALWAYS TRIGGER grant_only_shrinks;
 """
 
 UNDO = r"""
@@ -118,4 +144,4 @@ DROP FUNCTION approvals_refuse_published();
 
 class Migration(migrations.Migration):
     dependencies = [("approvals", "0001_first")]
-    operations = [migrations.RunSQL(POLICIES + VOTES + GRANTS, reverse_sql=UNDO)]
+    operations = [migrations.RunSQL(POLICIES + VOTES + GRANTS + ALWAYS, reverse_sql=UNDO)]

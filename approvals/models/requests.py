@@ -33,10 +33,17 @@ class Decision(models.TextChoices):
 class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
     def locked(self, pk: int) -> AccessRequest:
         """The request, its row locked until the transaction ends. Raises DoesNotExist."""
-        return (
-            self.select_for_update(of=("self",))
-            .select_related("requester", "beneficiary", "level", "target", "policy_version__policy")
-            .get(pk=pk)
+        return self.with_ground().select_for_update(of=("self",)).get(pk=pk)
+
+    def free(self, pk: int) -> AccessRequest | None:
+        """The same without waiting: None if somebody else has it locked."""
+        rows = self.with_ground().select_for_update(of=("self",), skip_locked=True)
+        return rows.filter(pk=pk).first()
+
+    def with_ground(self) -> Self:
+        """With everything that a decision stands on."""
+        return self.select_related(
+            "requester", "beneficiary", "level", "target", "policy_version__policy"
         )
 
     def undecided(self) -> Self:

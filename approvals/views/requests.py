@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from approvals import access, chain, policy, workflow
-from approvals.errors import Invalid, WrongState
+from approvals.errors import Invalid
 from approvals.forms import VoteForm
 from approvals.models import AccessRequest, Grant, RequestStage, Vote
 from approvals.states import UNDECIDED, GrantState, StageState
@@ -50,10 +50,10 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
     form = VoteForm(request.POST)
     if not form.is_valid():
         raise Invalid("This form is damaged. Open the request again and decide there.")
-    _require_seen(asked, viewer(request), form.cleaned_data["replaces"] or 0)
     values = {key: form.cleaned_data[key] for key in ("decision", "scope_hash", "comment")}
+    replaces = form.cleaned_data["replaces"] or 0
     try:
-        workflow.vote(asked.pk, by=viewer(request), **values)
+        workflow.vote(asked.pk, by=viewer(request), replaces=replaces, **values)
     except Invalid as error:
         context = _context(_asked(request, pk), viewer(request))
         context |= {"comment": values["comment"], "problems": error.fields.get("comment")}
@@ -75,19 +75,6 @@ def _asked(request: HttpRequest, pk: int) -> AccessRequest:
     related = ("requester", "beneficiary", "level", "target", "policy_version__policy")
     visible = access.visible_requests(viewer(request)).select_related(*related)
     return get_object_or_404(visible, pk=pk)
-
-
-def _require_seen(asked: AccessRequest, voter: Person, replaces: int) -> None:
-    """The same form sent twice would replace the vote by itself; a vote changed names the other."""
-    mine = Vote.objects.counting().filter(
-        stage__request=asked, stage__state=StageState.OPEN, voter=voter
-    )
-    if (mine.values_list("pk", flat=True).first() or 0) != replaces:
-        raise WrongState(
-            "You have voted here since this page was shown, and that vote counts. "
-            "To change it, open the request again.",
-            code="voted_already",
-        )
 
 
 @dataclass(frozen=True)

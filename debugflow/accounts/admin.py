@@ -33,7 +33,7 @@ else:
 admin.site.site_header = admin.site.site_title = "debugflow"
 admin.site.index_title = "Set-up and records"
 
-POWERS = ("is_staff", "is_superuser", "user_permissions")
+POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 declare("account.created", "account.changed", "group.created", "group.changed", "group.deleted")
 

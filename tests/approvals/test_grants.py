@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db import DatabaseError, transaction
 
 from approvals import administration, closing, grants, opening
@@ -168,6 +169,14 @@ class TestOpening:
         assert grant.state == GrantState.ACTIVE
         assert len(world.server.accounts) == 1
         assert not opening.run(job) or grant.state == GrantState.ACTIVE
+
+    def test_a_grant_that_somebody_altered_in_the_database_is_not_opened(self, world: World):
+        """What was approved is what the hash says, and the database lets nobody alter it."""
+        grant = world.approved()
+        scope = {**grant.scope, "duration": 300 * 86400}
+        for change in ({"scope": scope}, {"duration": 300 * 86400}, {"level": world.write}):
+            with pytest.raises(DatabaseError, match="completed chain"), transaction.atomic():
+                Grant.objects.filter(pk=grant.pk).update(**change)
 
 
 class TestFencing:
@@ -423,3 +432,52 @@ class TestNeverGivingUp:
         close(grant)
         cut = timeline(f"request:{grant.request_id}").get(action="grant.cut")
         assert 7000 <= cut.data["late_ms"] < 9000
+
+    def test_a_cut_that_fails_slowly_is_seen_to_fail(self, world: World, clock):
+        """It fails after its short lease has run out and another has taken over."""
+        grant = opened(world)
+        grants.release(grant.pk, by=world.alice)
+        [slow] = closing.claim(StepKind.CUT, worker="w1", only=grant.pk)
+        clock.forward(4)
+        [second] = closing.claim(StepKind.CUT, worker="w2", only=grant.pk)
+        world.server.fail_next("cut", DOWN)
+        assert not closing.run_all([slow])
+        grant.refresh_from_db()
+        assert (grant.last_error, grant.attempts) == (DOWN.message, 1)
+        assert grant.stuck_since is not None
+        assert grant.lease == second.lease
+        assert closing.run_all([second])
+
+    def test_a_defect_is_told_by_its_kind_and_tried_again(self, world: World, clock, monkeypatch):
+        grant = opened(world)
+        grants.release(grant.pk, by=world.alice)
+
+        def defect(self: object, account: object) -> None:
+            raise ZeroDivisionError("with something secret")
+
+        monkeypatch.setattr("approvals.provisioning.memory.MemoryProvisioner.cut", defect)
+        assert close(grant).state == GrantState.REVOKING
+        assert "ZeroDivisionError" in grant.last_error
+        assert "secret" not in grant.last_error
+        assert grant.stuck_since is not None
+        monkeypatch.undo()
+        clock.forward(5)
+        assert close(grant).state == GrantState.ENDED
+
+    def test_what_a_target_says_is_stored_whatever_it_is(self, world: World):
+        grant = opened(world)
+        world.server.fail_next("cut", ProvisionError("nul \x00 and long " + "x" * 2000))
+        grants.release(grant.pk, by=world.alice)
+        assert close(grant).last_error.startswith("nul ␀ and long")
+
+    def test_a_key_that_was_lost_is_seen(self, world: World, settings, clock):
+        grant = opened(world)
+        keys = settings.ENCRYPTION_KEYS
+        settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+        grants.release(grant.pk, by=world.alice)
+        assert close(grant).state == GrantState.REVOKING
+        assert grant.last_error
+        assert grant.stuck_since is not None
+        settings.ENCRYPTION_KEYS = keys
+        clock.forward(5)
+        assert close(grant).state == GrantState.ENDED

@@ -19,6 +19,7 @@ from django.db import connection, connections, transaction
 from approvals import administration, closing, grants, opening, workflow
 from approvals.errors import DebugflowError, NotAllowed, WrongState
 from approvals.models import AccessRequest, Grant, StepKind, Vote
+from approvals.provisioning.memory import MemoryServer
 from approvals.states import GrantState, RequestState
 from audit.log import timeline
 from audit.models import Event
@@ -318,3 +319,29 @@ def test_every_change_of_state_has_its_event(world: World, clock):
             assert Event.objects.filter(action=f"{subject}.{state}").count() == count
     with transaction.atomic():
         assert not [event for event in Event.objects.all() if event.mismatches()]
+
+
+def test_a_target_that_moves_against_an_opening(world: World):
+    """Nothing is opened on the old place after the new one is stored, so nothing is forgotten."""
+    for number in range(6):
+        grant = world.approved()
+        old = MemoryServer.named(world.target.config["name"])
+
+        def move(number: int = number) -> None:
+            target = type(world.target).objects.get(pk=world.target.pk)
+            target.config = {"name": f"place-{number}"}
+            administration.save_target(target, by=world.ada, clear_secrets={})
+
+        MemoryServer.named(f"place-{number}").levels |= old.levels
+        at_once(partial(opening.open_grant, grant.pk, worker="w1"), move)
+        opening.open_grant(grant.pk, worker="w1")
+        grant.refresh_from_db()
+        world.target.refresh_from_db()
+        if world.target.config["name"] == f"place-{number}":
+            assert (grant.state, grant.end_code) == (GrantState.ENDED, "scope_changed")
+            assert not old.accounts
+        else:
+            assert grant.state == GrantState.ACTIVE
+            grants.release(grant.pk, by=world.alice)
+            closing.close_grant(grant.pk, worker="w1")
+            assert not old.accounts

@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import psycopg
 import pytest
 from django.db import connections
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, grants, leases, opening
+from approvals import administration, closing, grants, leases, opening, workflow
 from approvals.errors import ProvisionError
 from approvals.models import AccessLevel, AccessRequest, Grant, StepKind, Target
+from approvals.provisioning.base import Account
 from approvals.provisioning.memory import MemoryProvisioner, MemoryServer
 from approvals.states import GrantState, RequestState
 from approvals.sweeper import Sweeper
@@ -213,3 +216,76 @@ def test_effective_state_does_not_wait_for_a_sweeper(world: World, clock):
     assert not grants.is_usable(grant, now)
     assert grants.shown_state(grant, now) == "closing"
     assert grants.is_usable(grant, datetime.now(UTC))
+
+
+def test_a_request_that_somebody_holds_locked_stops_nothing(world: World, clock, control: Control):
+    """A voter's process that is paused in mid-vote holds a row past its end; all else goes on."""
+    held = world.submit()
+    grant = world.approved("amir")
+    with psycopg.connect(control.url()) as other:
+        other.execute("SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [held.pk])
+        AccessRequest.objects.filter(pk__gt=held.pk).update(pending_until=held.pending_until)
+        clock.forward(3000)
+        with sweeping(2):
+            eventually(lambda: state_of(grant) == GrantState.ACTIVE)
+            clock.forward(86400)
+            eventually(lambda: state_of(grant) == GrantState.ENDED)
+            assert AccessRequest.objects.get(pk=held.pk).state == RequestState.PENDING
+            other.rollback()
+            eventually(lambda: AccessRequest.objects.get(pk=held.pk).state == RequestState.EXPIRED)
+
+
+def test_one_request_that_cannot_be_closed_keeps_no_other_open(world: World, clock, monkeypatch):
+    broken, sound = world.submit("alice"), world.submit("amir")
+    decide = workflow._decide
+
+    def fail(request: AccessRequest, *args: Any, **kwargs: Any) -> None:
+        if request.pk == broken.pk:
+            raise RuntimeError("a defect")
+        decide(request, *args, **kwargs)
+
+    monkeypatch.setattr(workflow, "_decide", fail)
+    clock.forward(86400)
+    with sweeping():
+        eventually(lambda: AccessRequest.objects.get(pk=sound.pk).state == RequestState.EXPIRED)
+        assert AccessRequest.objects.get(pk=broken.pk).state == RequestState.PENDING
+        monkeypatch.undo()
+        eventually(lambda: AccessRequest.objects.get(pk=broken.pk).state == RequestState.EXPIRED)
+
+
+def test_a_defect_in_a_look_does_not_end_the_sweeper(world: World, monkeypatch):
+    grant = world.approved()
+    looks = iter([RuntimeError("can't start new thread"), ValueError("a defect")])
+    claim = closing.claim
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        if (error := next(looks, None)) is not None:
+            raise error
+        return claim(*args, **kwargs)
+
+    monkeypatch.setattr(closing, "claim", fail)
+    with sweeping():
+        eventually(lambda: state_of(grant) == GrantState.ACTIVE)
+
+
+def test_a_defect_in_one_cut_does_not_delay_those_beside_it(world: World, clock, monkeypatch):
+    made = [world.approved(who, level=level) for who, level in pairs(world)]
+    for grant in made:
+        opening.open_grant(grant.pk, worker="w")
+    cut = MemoryProvisioner.cut
+
+    def fail(self: MemoryProvisioner, account: Account) -> None:
+        if account.grant_id == made[0].pk:
+            raise ZeroDivisionError
+        cut(self, account)
+
+    monkeypatch.setattr(MemoryProvisioner, "cut", fail)
+    clock.forward(3600)
+    with sweeping():
+        eventually(lambda: Grant.objects.filter(cut_at__isnull=False).count() == 3, within=2)
+        eventually(lambda: Grant.objects.get(pk=made[0].pk).stuck_since is not None)
+        seen = Grant.objects.get(pk=made[0].pk)
+        assert "ZeroDivisionError" in seen.last_error
+        monkeypatch.undo()
+        clock.forward(5)
+        eventually(lambda: not Grant.objects.not_ended().exists())

@@ -265,6 +265,35 @@ class TestDeciding:
         with pytest.raises(DatabaseError, match="completed chain"), transaction.atomic():
             grant.save(force_insert=True)
 
+    def test_the_database_refuses_a_grant_whose_stages_did_not_pass(self, world: World):
+        """Even to whoever writes an approved state past every verb."""
+        grant = world.approved()
+        request = world.submit("amir")
+        AccessRequest.objects.filter(pk=request.pk).update(
+            state=RequestState.APPROVED, decided_at=database_clock.now()
+        )
+        for name in ("scope", "scope_hash", "beneficiary_id", "duration"):
+            setattr(grant, name, getattr(request, name))
+        grant.pk, grant.request = None, request
+        with pytest.raises(DatabaseError, match="completed chain"), transaction.atomic():
+            grant.save(force_insert=True)
+
+    @pytest.mark.parametrize("decision", ["banana", "", "APPROVE"])
+    def test_a_decision_is_to_approve_or_to_deny(self, world: World, decision):
+        request = world.submit()
+        with pytest.raises(Invalid):
+            world.vote(request, "bob", decision)
+
+    def test_the_same_form_twice_is_a_conflict(self, world: World):
+        publish(world, stage(world, "Two", "dba", minimum=2))
+        request = world.submit()
+        world.vote(request, "bob", replaces=0)
+        with pytest.raises(WrongState) as refused:
+            world.vote(request, "bob", replaces=0)
+        assert refused.value.code == "voted_already"
+        assert refusal("voted_already").actor_name == "bob"
+        world.vote(request, "bob", "deny", replaces=Vote.objects.get().pk)
+
     def test_one_person_fills_one_place_in_the_whole_chain(self, world: World):
         request = world.submit()
         world.vote(request, "dora")

@@ -145,6 +145,8 @@ def _until_refused(session: Session) -> None:
     while time.monotonic() < deadline:
         try:
             _sign_in(session.grant, session.password).close()
-        except psycopg.OperationalError:
-            session.refused = datetime.now(UTC).timestamp()
-            return
+        except psycopg.OperationalError as error:
+            # Not any failure: a server that is full refuses nobody.
+            if "authentication failed" in str(error) or "not permitted" in str(error):
+                session.refused = datetime.now(UTC).timestamp()
+                return

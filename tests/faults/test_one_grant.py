@@ -139,8 +139,9 @@ def _is_cut(session: psycopg.Connection[object]) -> bool:
 def _is_refused(place: Place, grant: Grant, password: str) -> bool:
     try:
         place.sign_in(grant, password).close()
-    except psycopg.OperationalError:
-        return True
+    except psycopg.OperationalError as error:
+        # Not any failure: a server that is down or full would refuse nobody.
+        return "authentication failed" in str(error) or "not permitted to log in" in str(error)
     return False
 
 
@@ -172,18 +173,20 @@ def test_of_two_sweepers_one_is_killed_and_nothing_is_late(place: Place, clock):
     """Killed at the moment of the end, whatever it has claimed by then."""
     with (
         place.running("manage.py", "sweep") as doomed,
-        place.running("manage.py", "sweep"),
+        place.running("manage.py", "sweep") as other,
     ):
         held = [_live_session(place, who) for who in ("alice", "amir")]
+        for sweeper in (doomed, other):
+            assert sweeper.stdout
+            assert "Sweeping" in sweeper.stdout.readline()
         clock.forward(3600)
         doomed.kill()
-        began = time.monotonic()
         for _, _, session in held:
-            eventually(partial(_is_cut, session), within=15)
+            # A killed sweeper's cut is taken over when its lease of 3 s has run out.
+            eventually(partial(_is_cut, session), within=5)
         for grant, _, _ in held:
-            eventually(partial(_has_ended, grant), within=60)
+            eventually(partial(_has_ended, grant), within=75)
     assert place.accounts() == []
-    assert time.monotonic() - began < 60
 
 
 def test_a_broker_that_accepts_and_never_answers_delays_no_verb(

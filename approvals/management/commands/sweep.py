@@ -20,4 +20,5 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sweeper.stop())
         self.stdout.write(f"Sweeping every {settings.SWEEP_INTERVAL} s. Ctrl-C stops.")
+        self.stdout.flush()
         sweeper.run()

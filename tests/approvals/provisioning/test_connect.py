@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import tempfile
 import threading
@@ -213,6 +215,27 @@ def test_a_kept_connection_that_was_lost_is_replaced(target: Target) -> None:
         target.tell(f"SELECT pg_terminate_backend({first}, 5000)")
         with made.session("dbgf-cut-1", Deadline(5)) as db:
             assert pid(db) != first
+
+
+def test_a_kept_connection_whose_server_has_stopped_is_left_at_the_deadline(
+    target: Target,
+) -> None:
+    with (made := dialer(target)).keeping():
+        with made.session("dbgf-cut-1", Deadline(5)) as db:
+            stopped = db.info.backend_pid
+        os.kill(stopped, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            with (
+                pytest.raises(ProvisionError) as caught,
+                made.session("dbgf-cut-2", Deadline(0.5)),
+            ):
+                pass
+            took = time.monotonic() - began
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+    assert took < 2
+    assert caught.value.code == "timeout"
 
 
 def test_a_session_that_failed_is_not_kept(target: Target) -> None:

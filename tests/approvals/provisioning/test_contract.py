@@ -92,6 +92,7 @@ class MemoryArena:
 
 def _memory(_: pytest.FixtureRequest) -> Arena:
     MemoryServer.forget_all()
+    MemoryServer.named("contract").admin_password = "x"
     provisioner = MemoryProvisioner({"name": "contract"}, {"password": "x"})
     return MemoryArena(provisioner, {"level": "read-only"}, provisioner.server)
 
@@ -136,11 +137,20 @@ def test_a_kind_says_what_it_is(arena: Arena) -> None:
     kind = type(arena.provisioner)
     assert kind.label
     assert provisioning.get(kind.kind) is kind
-    assert set(kind.address_fields) <= set(kind.Config.model_fields)
+    assert {*kind.address_fields, *kind.revocation_fields} <= set(kind.Config.model_fields)
     assert not set(kind.secrets) & set(kind.Config.model_fields)
     for schema in (kind.Config, kind.Rights):
         assert issubclass(schema, BaseModel)
         assert schema.model_config.get("extra") == "forbid"
+
+
+def test_the_admin_account_signs_in_with_its_secrets_alone(arena: Arena) -> None:
+    arena.provisioner.signs_in()
+    kind, config = type(arena.provisioner), arena.provisioner.config.model_dump()
+    for secrets in (dict.fromkeys(kind.secrets, "canary-secret"), {}):
+        with pytest.raises(ProvisionError) as caught:
+            kind(config, secrets).signs_in()
+        assert "canary-secret" not in caught.value.message
 
 
 def test_a_life(arena: Arena) -> None:
@@ -152,7 +162,8 @@ def test_a_life(arena: Arena) -> None:
     assert not arena.is_in(session)
     with pytest.raises(PermissionError):
         arena.sign_in(account.account)
-    assert arena.provisioner.observe(account).cut_off
+    observed = arena.provisioner.observe(account)
+    assert (observed.sessions, observed.can_sign_in) == (0, False)
     arena.provisioner.clean(account)
     assert arena.provisioner.observe(account).gone
 
