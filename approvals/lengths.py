@@ -21,10 +21,10 @@ def lasting(seconds: int) -> str:
 
 
 def apart(length: timedelta) -> str:
-    """A distance in time in its natural unit: “moments”, “12 min”, “3 h”, “5 days”."""
+    """A distance in time in its natural unit: “a moment”, “12 min”, “3 h”, “5 days”."""
     seconds = abs(length.total_seconds())
     if seconds < 45:
-        return "moments"
+        return "a moment"
     if seconds < 2 * 3600:
         return f"{max(1, round(seconds / 60))} min"
     if seconds < 2 * 86400:

@@ -23,7 +23,7 @@
 
   // The same steps as approvals.sentences.apart.
   function apart(seconds) {
-    if (seconds < 45) return "moments";
+    if (seconds < 45) return "a moment";
     if (seconds < 2 * 3600) return Math.max(1, Math.round(seconds / 60)) + " min";
     if (seconds < 2 * 86400) return Math.round(seconds / 3600) + " h";
     return Math.round(seconds / 86400) + " days";

@@ -102,8 +102,8 @@ def test_lengths_are_exact(seconds, words):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0, "moments"),
-        (-44, "moments"),
+        (0, "a moment"),
+        (-44, "a moment"),
         (46, "1 min"),
         (7199, "120 min"),
         (7200, "2 h"),
