@@ -75,18 +75,17 @@ def claim(
 
 
 def _hold_ground(grant: Grant) -> bool:
-    """Lock the target and level against change and read them anew; False if one is being changed.
+    """Lock target and level against change and read them anew; False if one is being changed.
 
-    Without it a target could move between our look at it and its own look for open grants.
+    Without it a target could move between our look at it and its own look for open grants. Its row
+    stands for its levels too: whoever changes one locks it first.
     """
-    for table, pk in (("target", grant.target_id), ("accesslevel", grant.level_id)):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT FROM approvals_{table} WHERE id = %s FOR SHARE SKIP LOCKED",
-                [pk],
-            )
-            if not cursor.rowcount:
-                return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM approvals_target WHERE id = %s FOR SHARE SKIP LOCKED", [grant.target_id]
+        )
+        if not cursor.rowcount:
+            return False
     grant.level = AccessLevel.objects.select_related("target").get(pk=grant.level_id)
     grant.target = grant.level.target
     return True

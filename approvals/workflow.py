@@ -97,7 +97,7 @@ def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
 def _hold(level_id: int) -> AccessLevel:
     """The level, it and its target locked against change (not against other requests).
 
-    First the target, as the verbs that change levels do: the other order would deadlock.
+    The target's row stands for both: whoever changes a level locks it first.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -105,7 +105,6 @@ def _hold(level_id: int) -> AccessLevel:
             " (SELECT target_id FROM approvals_accesslevel WHERE id = %s) FOR SHARE",
             [level_id],
         )
-        cursor.execute("SELECT FROM approvals_accesslevel WHERE id = %s FOR SHARE", [level_id])
         if not cursor.rowcount:
             raise Invalid("This level does not exist any more. Choose another.", code="no_level")
     return AccessLevel.objects.select_related("target").get(pk=level_id)
