@@ -1,23 +1,27 @@
 """The verbs of those who set things up: targets, levels, policies. Nothing is saved around them.
 
+Each asks for the model's own permission (add, change or delete), and records what it refuses.
 What is not built yet is refused here with a reason, since a setting nobody reads fails open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import models, transaction
 
-from approvals import provisioning, targets, workflow
-from approvals.errors import Invalid, ProvisionError, WrongState
+from approvals import holders, provisioning, targets, workflow
+from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.models import (
     AccessLevel,
     AccessRequest,
+    Environment,
     Grant,
     Policy,
     PolicyVersion,
@@ -28,11 +32,11 @@ from approvals.models import (
     Target,
 )
 from approvals.policy import AppliesTo
-from approvals.provisioning.base import parsed
-from approvals.secrets import SecretUnreadable
+from approvals.provisioning.base import Provisioner, parsed
 from approvals.states import UNDECIDED
 from approvals.transition import actor
 from audit import clock, log
+from audit.log import Subject
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -44,43 +48,104 @@ NOT_BUILT = {
 }
 
 
-@transaction.atomic
+T = TypeVar("T")
+P = ParamSpec("P")
+SetUp = TypeVar("SetUp", bound="Target | AccessLevel | Policy")
+
+
+def _verb(function: Callable[Concatenate[SetUp, P], T]) -> Callable[Concatenate[SetUp, P], T]:
+    """Make a function of an object a verb: its refusals are recorded after its roll-back."""
+
+    @functools.wraps(function)
+    def run(obj: SetUp, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(obj, *args, **kwargs)
+        except (NotAllowed, WrongState, Invalid) as error:
+            log.record_refusal(
+                "administration.refused",
+                actor=actor(kwargs["by"]),
+                subject=_stored_subject(obj),
+                code=error.code,
+            )
+            raise
+
+    return run
+
+
+def _stored_subject(obj: Target | AccessLevel | Policy) -> Subject:
+    """As it is stored: what was to become of it was refused."""
+    stored = type(obj)._default_manager.filter(pk=obj.pk).first()
+    if stored is not None:
+        return stored.audit_subject()
+    return Subject(str(obj._meta.model_name), "", f"a new {obj._meta.verbose_name}")
+
+
+def _authorize(by: Person, verb: str, obj: Target | AccessLevel | Policy) -> None:
+    """Raise NotAllowed for whoever may not `verb` (add, change, delete) such an object."""
+    if not by.has_perm(f"approvals.{verb}_{obj._meta.model_name}"):
+        raise NotAllowed(f"You may not {verb} {obj._meta.verbose_name_plural}.", code="not_admin")
+
+
+@_verb
 def save_target(target: Target, *, by: Person, clear_secrets: Mapping[str, str]) -> Target:
     """Save a new or changed target; `clear_secrets` replaces those it names.
 
-    Raises Invalid for a configuration that its kind does not take, or a secret that does not sign
-    in; WrongState for a change of address while access to the old one has not ended. A change of
-    address clears the stored secrets, so that they are never sent somewhere else.
+    Raises NotAllowed; Invalid for a configuration that its kind does not take, or a secret in
+    place of another that does not sign in; WrongState for a change that would keep access that has
+    not ended from being taken away. A change of address clears the stored secrets, so that they
+    are never sent somewhere else.
     """
-    with log.batch():
+    stored = Target.objects.filter(pk=target.pk).first()
+    _authorize(by, "change" if stored else "add", target)
+    kind = provisioning.get(target.kind)
+    target.config = parsed(kind.Config, target.config).model_dump(mode="json")
+    target.address = kind.address(target.config)
+    _clean(target)
+    _refuse_unverified(target, kind)
+    if unknown := clear_secrets.keys() - set(kind.secrets):
+        raise Invalid(f"This kind has no secret called {', '.join(sorted(unknown))}.")
+    # The target is asked before its row is locked: it may take its time to answer.
+    tried = _replaces(stored, target, clear_secrets)
+    if stored is not None and tried:
+        _refuse_unless_it_signs_in(target, stored, clear_secrets)
+    with transaction.atomic(), log.batch():
         before = Target.objects.select_for_update(no_key=True).filter(pk=target.pk).first()
-        now = clock.now()
-        kind = provisioning.get(target.kind)
-        target.config = parsed(kind.Config, target.config).model_dump(mode="json")
-        target.address = kind.address(target.config)
-        _clean(target)
-        moved = before is not None and _moved(before, target)
-        if before is not None and (moved or before.kind != target.kind):
-            _refuse_while_open(before)
-        target.secrets = {} if moved or before is None else before.secrets
-        target.created_at = before.created_at if before else now
-        target.save()
-        _seal_secrets(target, kind.secrets, clear_secrets, signs_in=before is not None)
-        log.record(
-            "target.changed" if before else "target.created",
-            actor=actor(by),
-            subject=target,
-            at=now,
-            address=target.address,
-            enabled=target.enabled,
-            environment=target.environment,
-            labels=target.labels,
-            secrets_replaced=sorted(clear_secrets),
-            secrets_cleared=moved,
-        )
-        if before is not None:
-            _rescope(AccessRequest.objects.filter(target=target), by=by)
-        return target
+        if _replaces(before, target, clear_secrets) and not tried:
+            raise WrongState
+        return _store_target(target, before, by=by, clear_secrets=clear_secrets)
+
+
+def _store_target(
+    target: Target, before: Target | None, *, by: Person, clear_secrets: Mapping[str, str]
+) -> Target:
+    """The part under the lock of `before`, the row as it is stored."""
+    now = clock.now()
+    moved = before is not None and bool(_moves(before, target))
+    if before is not None:
+        _refuse_while_open(before, target)
+    target.secrets = {} if moved or before is None else before.secrets
+    target.created_at = before.created_at if before else now
+    target.save()
+    if clear_secrets:
+        # Sealed for its id, which a new target has from now on.
+        sealed = {name: targets.seal(target, name, text) for name, text in clear_secrets.items()}
+        target.secrets = {**target.secrets, **sealed}
+        target.save(update_fields=["secrets"])
+    log.record(
+        "target.changed" if before else "target.created",
+        actor=actor(by),
+        subject=target,
+        at=now,
+        address=target.address,
+        enabled=target.enabled,
+        environment=target.environment,
+        labels=target.labels,
+        secrets_replaced=sorted(clear_secrets),
+        secrets_cleared=moved,
+    )
+    if before is not None:
+        _rescope(AccessRequest.objects.filter(target=target), by=by)
+    return target
 
 
 def _clean(obj: Target | AccessLevel) -> None:
@@ -90,46 +155,74 @@ def _clean(obj: Target | AccessLevel) -> None:
         raise Invalid(fields=error.message_dict) from None
 
 
-def _moved(before: Target, after: Target) -> bool:
-    """Whether the stored secret would go to another place, or over another channel."""
-    names = provisioning.get(before.kind).address_fields
-    same = all(before.config.get(name) == after.config.get(name) for name in names)
-    return not same or before.kind != after.kind or before.trust_anchor != after.trust_anchor
+def _refuse_unverified(target: Target, kind: type[Provisioner]) -> None:
+    """Production is not opened where another system could stand in its place.
 
-
-def _refuse_while_open(target: Target) -> None:
-    count = Grant.objects.not_ended().filter(target=target).count()
-    if count:
-        raise WrongState(
-            f"{count} grants on {target} have not ended, and changing where it is would keep them "
-            "from being taken away. Revoke them first, then change it.",
-            code="grants_open",
+    Switching such a target off is never refused.
+    """
+    allowed = getattr(settings, "ALLOW_UNVERIFIED_TARGETS", False)
+    if target.environment != Environment.PRODUCTION or not target.enabled or allowed:
+        return
+    if why := kind.unverified(target.config):
+        raise Invalid(
+            f"{why}. Production is not opened without (DEBUGFLOW_ALLOW_UNVERIFIED_TARGETS=True "
+            "would allow it for every target).",
+            code="unverified",
         )
 
 
-def _seal_secrets(
-    target: Target, names: Sequence[str], clear: Mapping[str, str], *, signs_in: bool
-) -> None:
-    """Store new secrets; for a target in use only after they have signed in."""
-    if unknown := clear.keys() - set(names):
-        raise Invalid(f"This kind has no secret called {', '.join(sorted(unknown))}.")
-    if not clear:
-        return
-    sealed = {name: targets.seal(target, name, value) for name, value in clear.items()}
-    target.secrets = {**target.secrets, **sealed}
-    if signs_in and Grant.objects.not_ended().filter(target=target).exists():
-        failed = [f.what for f in targets.provisioner(target).test() if not f.ok]
-        if failed:
-            raise Invalid(f"The new secret was not stored: {'; '.join(failed)}.", code="no_sign_in")
-    target.save(update_fields=["secrets"])
+def _moves(before: Target, after: Target) -> list[str]:
+    """What makes the stored secret go to another place, or over another channel, by name."""
+    columns = [n for n in ("kind", "trust_anchor") if getattr(before, n) != getattr(after, n)]
+    return [*_differing(before, after, provisioning.get(before.kind).address_fields), *columns]
 
 
+def _differing(before: Target, after: Target, names: Sequence[str]) -> list[str]:
+    return [name for name in names if before.config.get(name) != after.config.get(name)]
+
+
+def _refuse_while_open(before: Target, after: Target) -> None:
+    needed = provisioning.get(before.kind).revocation_fields
+    changed = [*_moves(before, after), *_differing(before, after, needed)]
+    count = Grant.objects.not_ended().filter(target=before).count() if changed else 0
+    if count:
+        raise WrongState(
+            f"{count} grants on {before} have not ended, and changing {', '.join(changed)} would "
+            "keep them from being taken away. Revoke them first, then change it.",
+            code="grants_open",
+            fields=changed,
+        )
+
+
+def _replaces(before: Target | None, after: Target, clear: Mapping[str, str]) -> bool:
+    """Whether a secret in `clear` would take the place of one that is stored for this address."""
+    if before is None or not before.secrets.keys() & clear.keys():
+        return False
+    return not _moves(before, after)
+
+
+def _refuse_unless_it_signs_in(target: Target, stored: Target, clear: Mapping[str, str]) -> None:
+    target.secrets = stored.secrets
+    try:
+        targets.provisioner(target, clear).signs_in()
+    except ProvisionError as error:
+        why = (
+            f"The new {' and '.join(sorted(clear))} did not sign in, so the old one stays and "
+            f"nothing was saved. {error.message} Mend that, then save again."
+        )
+        fields = {name: [why] for name in sorted(clear)}
+        raise Invalid(why, code="no_sign_in", fields=fields) from None
+
+
+@_verb
 def save_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     """Save a new or changed level after checking its rights on the target.
 
-    Raises Invalid, with every problem of the rights in words, and ProvisionError if the target
-    cannot be asked. Pending requests whose scope this changes begin their chain anew.
+    Raises NotAllowed; Invalid, with every problem of the rights in words; ProvisionError if the
+    target cannot be asked. Pending requests whose scope this changes begin their chain anew.
     """
+    known = AccessLevel.objects.filter(pk=level.pk).exists()
+    _authorize(by, "change" if known else "add", level)
     _refuse_unbuilt_level(level)
     # The target is asked before any row is locked: it may take its time to answer.
     provisioner = targets.provisioner(level.target)
@@ -206,15 +299,27 @@ class PolicyDraft:
     ticket_required: bool = False
 
 
+@_verb
 @transaction.atomic
-def publish(policy: Policy, draft: PolicyDraft, *, by: Person) -> PolicyVersion:
+def publish(
+    policy: Policy, draft: PolicyDraft, *, based_on: PolicyVersion | None, by: Person
+) -> PolicyVersion:
     """Make `draft` the policy's next version, in force from now on for new requests.
 
-    Requests keep the version they were asked under. Raises Invalid for what could not work.
+    Requests keep the version they were asked under. `based_on` is the version that the draft was
+    made from, None if there was none. Raises NotAllowed; WrongState, code `newer_version`, if
+    another has been published since; Invalid for what could not work.
     """
+    _authorize(by, "change", policy)
     with log.batch():
         policy = Policy.objects.select_for_update().get(pk=policy.pk)
         now = clock.now()
+        if policy.current != based_on:
+            raise WrongState(
+                f"Version {policy.current.number if policy.current else 0} was published "
+                "meanwhile. Look at it, then begin again from it.",
+                code="newer_version",
+            )
         if problems := _problems(draft):
             raise Invalid(" ".join(problems), code="unpublishable")
         version = PolicyVersion.objects.create(
@@ -307,9 +412,14 @@ def _told(stage: StageDraft) -> dict[str, Any]:
     }
 
 
+@_verb
 @transaction.atomic
 def change_policy(policy: Policy, *, by: Person) -> Policy:
-    """Save a policy's name, rank and whether it is on; what it says changes by `publish` only."""
+    """Save a policy's name, rank and whether it is on; what it says changes by `publish` only.
+
+    Raises NotAllowed, and Invalid for a name or rank that cannot be.
+    """
+    _authorize(by, "add" if policy._state.adding else "change", policy)
     with log.batch():
         now = clock.now()
         try:
@@ -330,13 +440,76 @@ def change_policy(policy: Policy, *, by: Person) -> Policy:
         return policy
 
 
+IN_USE = (
+    "{name} cannot be deleted: others refer to it, and what happened must stay readable. "
+    "Switch it off instead."
+)
+
+
+@_verb
+@transaction.atomic
+def delete(obj: Target | AccessLevel | Policy, *, by: Person) -> None:
+    """Delete what nothing refers to, with the permissions on it.
+
+    The lock keeps others from beginning to refer to it. Raises NotAllowed; WrongState, code
+    `in_use` or `gone`.
+    """
+    _authorize(by, "delete", obj)
+    locked = type(obj)._default_manager.select_for_update().filter(pk=obj.pk).first()
+    if locked is None:
+        raise WrongState(code="gone")
+    if in_use(locked):
+        raise WrongState(IN_USE.format(name=locked), code="in_use")
+    log.record(f"{obj._meta.model_name}.deleted", actor=actor(by), subject=locked)
+    holders.forget(locked)
+    locked.delete()
+
+
+def in_use(obj: models.Model) -> bool:
+    """Whether any row refers to `obj`. Asked one by one, since listing them may be endless."""
+    relations = [
+        field
+        for field in obj._meta.get_fields(include_hidden=True)
+        if field.auto_created and not field.concrete and (field.one_to_many or field.one_to_one)
+    ]
+    return any(
+        relation.related_model._base_manager.filter(**{relation.field.name: obj}).exists()  # type: ignore[union-attr]
+        for relation in relations
+    )
+
+
+@_verb
+@transaction.atomic
+def change_holders(
+    obj: Target | AccessLevel,
+    wanted: Mapping[str, Mapping[str, Sequence[Group | Person]]],
+    *,
+    by: Person,
+) -> None:
+    """Let exactly those in `wanted` hold the permissions it names: `groups` and `people` of each.
+
+    One Event names every difference. Raises NotAllowed; Invalid for a permission that is none of
+    this object's.
+    """
+    _authorize(by, "change", obj)
+    if unknown := wanted.keys() - dict(obj._meta.permissions).keys():
+        raise Invalid(f"There is no permission {', '.join(sorted(unknown))} on {obj}.")
+    type(obj)._default_manager.select_for_update(no_key=True).get(pk=obj.pk)
+    given: list[dict[str, str]] = []
+    taken: list[dict[str, str]] = []
+    for permission, chosen in wanted.items():
+        for who, people in chosen.items():
+            more, fewer = holders.replace(obj, permission, who, people)
+            given += more
+            taken += fewer
+    if given or taken:
+        log.record("permissions.changed", actor=actor(by), subject=obj, given=given, taken=taken)
+
+
 def check_target(target: Target) -> list[tuple[bool, str, str]]:
     """“Test connection”: rows of (fine, what was looked at, how to mend it). Changes nothing."""
     try:
         findings = targets.provisioner(target).test()
     except (Invalid, ProvisionError) as error:
-        return [(False, error.message, "Save the target with a configuration its kind takes.")]
-    except SecretUnreadable as error:
-        fix = "Enter the secret again, or bring back the key that DEBUGFLOW_ENCRYPTION_KEYS lost."
-        return [(False, str(error), fix)]
+        return [(False, error.message, "Mend what it says, then save the target.")]
     return [(finding.ok, finding.what, finding.fix) for finding in findings]

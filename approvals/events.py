@@ -27,6 +27,10 @@ VERBS: Final = (
     "accesslevel.changed",
     "policy.changed",
     "policy.published",
+    "target.deleted",
+    "accesslevel.deleted",
+    "policy.deleted",
+    "permissions.changed",
 )
 REFUSALS: Final = (
     "submit.refused",

@@ -24,9 +24,15 @@ REASONS: Final = {
     "already_counted": "their vote counts in another stage",
     "asked_already": "the same is asked already",
     "gone": "it does not exist",
+    "grants_open": "access there has not ended",
+    "in_use": "others refer to it",
     "invalid": "what was entered cannot be used",
     "needed_later": "a later stage needs them",
+    "newer_version": "somebody else had published meanwhile",
+    "no_level": "there is no such level",
     "no_policy": "no policy governs it",
+    "no_sign_in": "the new secret does not sign in",
+    "not_admin": "they do not administer it",
     "not_allowed": "they may not",
     "not_checked": "the level has not been checked on its target",
     "not_eligible": "they are not asked here",
@@ -35,6 +41,11 @@ REASONS: Final = {
     "scope_changed": "what is asked for had changed since they looked",
     "self_approval": "nobody decides about themselves",
     "unfillable": "nobody could decide it",
+    "unknown_kind": "there is no such kind of target",
+    "unpublishable": "the policy could not work",
+    "unsafe_level": "the level is unsafe to hand out",
+    "unverified": "another system could stand in the target's place",
+    "voted_already": "they had voted already",
     "wrong_stage": "another stage is open",
     "wrong_state": "it was too late",
 }
@@ -121,7 +132,8 @@ def _rescoped(event: Event, data: dict[str, Any]) -> str:
 
 
 def _voided(event: Event, data: dict[str, Any]) -> str:
-    return f"made the vote of {data.get('voter', 'somebody')} void: what it was for has changed"
+    why = "its author had left" if data.get("reason") == "left" else "what it was for has changed"
+    return f"made the vote of {data.get('voter', 'somebody')} void: {why}"
 
 
 def _submitted(event: Event, data: dict[str, Any]) -> str:
@@ -175,6 +187,10 @@ TELLERS: Final[dict[str, Teller]] = {
     "accesslevel.changed": _named("changed the level"),
     "policy.changed": _named("changed the policy"),
     "policy.published": _named("published a new version of the policy"),
+    "target.deleted": _named("deleted the target"),
+    "accesslevel.deleted": _named("deleted the level"),
+    "policy.deleted": _named("deleted the policy"),
+    "permissions.changed": _named("changed who may do what on"),
     "submit.refused": _refused("ask for access"),
     "vote.refused": _refused("vote"),
     "cancel.refused": _refused("cancel the request"),

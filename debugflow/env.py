@@ -20,9 +20,12 @@ def text(name: str, default: object = MISSING) -> str:
     path = os.environ.get(f"{name}_FILE")
     if path:
         try:
-            return Path(path).read_text().strip()
+            return Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ImproperlyConfigured(f"{name}_FILE={path} cannot be read: {error}") from error
+        except UnicodeDecodeError:
+            # Without its cause, which holds the file's bytes.
+            raise ImproperlyConfigured(f"{name}_FILE={path} cannot be read: no UTF-8.") from None
     value = os.environ.get(name)
     if value is not None:
         return value
@@ -40,6 +43,7 @@ def boolean(name: str, default: bool) -> bool:
 
 
 def number(name: str, default: int, *, at_least: int = 0) -> int:
+    """A whole number of at least `at_least`."""
     value = text(name, str(default))
     if not value.isdecimal() or int(value) < at_least:
         raise ImproperlyConfigured(f"{name} must be a whole number from {at_least}, not {value!r}.")
@@ -52,16 +56,39 @@ def words(name: str, default: str = "") -> list[str]:
 
 
 def database(name: str, default: object = MISSING) -> dict[str, object]:
-    """A postgresql:// URL as Django's DATABASES entry; query parameters become libpq options."""
-    url = urlsplit(text(name, default))
-    if url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/"):
-        raise ImproperlyConfigured(f"{name} must look like postgresql://user:password@host/name.")
+    """A postgresql:// URL as Django's DATABASES entry; query parameters become libpq options.
+
+    Raises ImproperlyConfigured for any other, without repeating it: a password may be in it.
+    """
+    try:
+        url = urlsplit(text(name, default))
+        port = str(url.port or "")
+        options = _options(url.query)
+    except ValueError:
+        raise _no_database(name) from None
+    if url.scheme not in {"postgresql", "postgres"} or not url.path.strip("/") or url.fragment:
+        raise _no_database(name)
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(url.path[1:]),
         "USER": unquote(url.username or ""),
         "PASSWORD": unquote(url.password or ""),
         "HOST": url.hostname or "",
-        "PORT": str(url.port or ""),
-        "OPTIONS": dict(parse_qsl(url.query)),
+        "PORT": port,
+        "OPTIONS": options,
     }
+
+
+def _options(query: str) -> dict[str, str]:
+    """The query's parameters; ValueError for one without a value, which would go unnoticed."""
+    options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else [])
+    if not all(options.values()):
+        raise ValueError(query)
+    return options
+
+
+def _no_database(name: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        f"{name} must look like postgresql://user:password@host:port/name?option=value, "
+        "with %-escapes for special characters."
+    )

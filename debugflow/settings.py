@@ -163,10 +163,11 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = DEBUG or DEMO
 
+# The strict ones, so that a view which forgets our base class is no weaker.
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["approvals.api.authentication.Session"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["approvals.api.parsers.StrictJSON"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "EXCEPTION_HANDLER": "approvals.api.errors.problem",
     "DEFAULT_PAGINATION_CLASS": "approvals.api.pagination.NewestFirst",
@@ -202,8 +203,6 @@ CELERY_TASK_ROUTES = {
     "approvals.tasks.close_grant": {"queue": "revoke"},
 }
 
-# More kinds of target: {"kind": "dotted.path.Provisioner"}, beside the built-in ones and plugins.
-PROVISIONERS: dict[str, str] = {}
 # Seconds between two looks of one sweeper (0.5 to 1).
 SWEEP_INTERVAL = env.number("DEBUGFLOW_SWEEP_INTERVAL_MS", 500, at_least=100) / 1000
 # Threads that carry out what one sweeper claimed.

@@ -111,7 +111,9 @@ def publish(world: World, *stages: StageDraft, policy: Policy | None = None, **d
     stages = stages or (stage(world, "Database", "dba"), stage(world, "Security", "security"))
     values: dict[str, Any] = {"applies_to": AppliesTo(), "max_duration": 8 * HOUR, **draft}
     wording = PolicyDraft(stages=stages, **values)
-    return administration.publish(policy or world.policy, wording, by=world.people["ada"])
+    chosen = policy or world.policy
+    newest = chosen.versions.order_by("number").last()
+    return administration.publish(chosen, wording, based_on=newest, by=world.people["ada"])
 
 
 def stage(world: World, name: str, *groups: str, minimum: int = 1, **fields: Any) -> StageDraft:

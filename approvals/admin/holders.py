@@ -1,4 +1,4 @@
-"""Who holds which permission on one object: read, and replaced as a whole with its Event.
+"""The form for who holds which permission on one object; `change_holders` saves it.
 
 What the permissions mean is in `access`; the page that shows this form is in `targets`.
 """
@@ -10,34 +10,10 @@ from typing import Any
 from django import forms
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.contrib.contenttypes.models import ContentType
-from django.db import models, transaction
 from django.db.models import Q
-from guardian.models import GroupObjectPermission, UserObjectPermission
-from guardian.shortcuts import assign_perm, remove_perm
 
-from approvals.transition import actor
-from audit import log
-
-HOLDERS = {"groups": (GroupObjectPermission, "group"), "people": (UserObjectPermission, "user")}
-
-
-def _rows(obj: models.Model, table: Any) -> Any:
-    kind = ContentType.objects.get_for_model(obj)
-    return table.objects.filter(content_type=kind, object_pk=str(obj.pk))
-
-
-def held(obj: models.Model, permission: str, who: str) -> set[int]:
-    """Ids of the groups or people (`who`) to whom `permission` on `obj` is assigned."""
-    table, column = HOLDERS[who]
-    rows = _rows(obj, table).filter(permission__codename=permission)
-    return set(rows.values_list(column, flat=True))
-
-
-def forget(obj: models.Model) -> None:
-    """Take every permission on `obj` away; for one about to be deleted."""
-    for table, _ in HOLDERS.values():
-        _rows(obj, table).delete()
+from approvals import administration
+from approvals.holders import HOLDERS, held
 
 
 class HoldersForm(forms.Form):
@@ -61,49 +37,18 @@ class HoldersForm(forms.Form):
             widget=forms.SelectMultiple(attrs={"size": 8}),
         )
 
-    @transaction.atomic
     def save(self, *, by: Any) -> None:
-        """Assign and take away what differs, with one Event that names every difference."""
-        type(self.obj).objects.select_for_update().get(pk=self.obj.pk)
-        given, taken = [], []
-        for permission in self.permissions:
-            for who in HOLDERS:
-                more, fewer = self._replace(permission, who)
-                given += more
-                taken += fewer
-        if given or taken:
-            log.record(
-                f"{self.obj._meta.model_name}.changed",
-                actor=actor(by),
-                subject=self.obj,
-                permissions_given=given,
-                permissions_taken=taken,
-            )
-
-    def _replace(self, permission: str, who: str) -> tuple[list[Any], list[Any]]:
-        before = held(self.obj, permission, who)
-        wanted = {holder.pk: holder for holder in self.cleaned_data[f"{permission}_{who}"]}
-        taken = list(_all(who).filter(pk__in=before - wanted.keys()))
-        given = [holder for pk, holder in wanted.items() if pk not in before]
-        name = f"approvals.{permission}"
-        for holder in given:
-            assign_perm(name, holder, self.obj)
-        for holder in taken:
-            remove_perm(name, holder, self.obj)
-        return _told(permission, who, given), _told(permission, who, taken)
-
-
-def _all(who: str) -> Any:
-    return Group.objects.all() if who == "groups" else get_user_model().objects.all()
+        """Raises what `change_holders` raises."""
+        chosen = {
+            permission: {who: list(self.cleaned_data[f"{permission}_{who}"]) for who in HOLDERS}
+            for permission in self.permissions
+        }
+        administration.change_holders(self.obj, chosen, by=by)
 
 
 def _choosable(who: str, holders: set[int]) -> Any:
     """All groups; active people, and the others who hold it, so that it can be taken from them."""
     if who == "groups":
         return Group.objects.order_by("name")
-    return _all(who).filter(Q(is_active=True) | Q(pk__in=holders)).order_by("username")
-
-
-def _told(permission: str, who: str, holders: list[Any]) -> list[dict[str, str]]:
-    column = HOLDERS[who][1]
-    return [{"permission": permission, column: str(one), "id": str(one.pk)} for one in holders]
+    people = get_user_model().objects
+    return people.filter(Q(is_active=True) | Q(pk__in=holders)).order_by("username")

@@ -117,7 +117,6 @@ class PolicyAdmin(VerbAdmin):
         try:
             return publish(policy, draft(form, stages), based_on=based_on, by=request.user)
         except DebugflowError as refusal:
-            self.record_refusal(request, policy.audit_subject(), refusal)
             show(form, refusal)
             return None
 

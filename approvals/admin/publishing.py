@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.auth.models import Group
-from django.db import transaction
 
 from approvals import administration
 from approvals.admin.fields import CountedGroupsField, DurationField, LabelsField
 from approvals.administration import PolicyDraft, StageDraft
-from approvals.errors import WrongState
 from approvals.models import AccessLevel, Environment, Policy, PolicyVersion, Risk, Stage
 from approvals.policy import AppliesTo
 
@@ -170,14 +168,7 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
     )
 
 
-@transaction.atomic
 def publish(policy: Policy, wording: PolicyDraft, *, based_on: int, by: Any) -> PolicyVersion:
-    """Publish over version `based_on` only. Raises WrongState if there is a newer one."""
-    locked = Policy.objects.select_for_update().get(pk=policy.pk)
-    newest = locked.versions.count()
-    if newest != based_on:
-        raise WrongState(
-            f"Version {newest} was published meanwhile. Look at it, then begin again from it.",
-            code="newer_version",
-        )
-    return administration.publish(locked, wording, by=by)
+    """Publish over the version of that number, 0 for none; raises what the verb raises."""
+    base = policy.versions.filter(number=based_on).first()
+    return administration.publish(policy, wording, based_on=base, by=by)

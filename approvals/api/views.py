@@ -15,7 +15,6 @@ from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from rest_framework.permissions import IsAuthenticated
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -24,9 +23,7 @@ from rest_framework.views import APIView
 from approvals import access, grants, workflow
 from approvals.api import inputs
 from approvals.api import serializers as out
-from approvals.api.authentication import Session
 from approvals.api.pagination import NewestFirst, OldestFirst
-from approvals.api.parsers import StrictJSON
 from approvals.api.permissions import SignedInUnlessSigningIn
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import AccessLevel, AccessRequest, Grant, Target
@@ -40,12 +37,12 @@ if TYPE_CHECKING:
 
 
 class Endpoint(APIView):
-    """What all of the API shares: signed in, JSON only, nothing kept by caches."""
+    """What all of the API shares: signed in, JSON only, nothing kept by caches.
 
-    authentication_classes = (Session,)
+    How one signs in and what is read are the settings' defaults, for any other view as well.
+    """
+
     permission_classes = (IsAuthenticated,)
-    parser_classes = (StrictJSON,)
-    renderer_classes = (JSONRenderer,)
     http_method_names = ["get", "head", "post", "delete"]
 
     @property

@@ -37,14 +37,14 @@ class OpenOrder:
 
 
 class Fence(Protocol):
-    """The control plane's side of the fence. Both methods raise `Fenced`."""
+    """The control plane's side of the fence."""
 
     def now(self) -> datetime:
         """Return the control database's time, with its zone."""
         ...
 
     def hold(self, undo: Mapping[str, Any]) -> None:
-        """Re-read state and lease under their lock and store `undo`, committed, or raise.
+        """Re-read state and lease under their lock and store `undo`, committed, or raise `Fenced`.
 
         Called inside the target's transaction as the last act before its COMMIT.
         """
@@ -81,11 +81,6 @@ class Observation:
         """Whether nothing at all is left of the account."""
         return not (self.sessions or self.can_sign_in or self.leftovers)
 
-    @property
-    def cut_off(self) -> bool:
-        """Whether nobody can use the account any more, cleaned up or not."""
-        return not (self.sessions or self.can_sign_in)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -111,7 +106,8 @@ class Provisioner(abc.ABC):
     """Names of secrets; they are never rendered, logged or put into an event."""
     address_fields: ClassVar[tuple[str, ...]]
     """Fields of `Config` whose change makes it another target, so that the secret is cleared."""
-    supports_direct: ClassVar[bool] = False
+    revocation_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of `Config` besides `address_fields` that ending an access needs as they were."""
     supports_extend: ClassVar[bool] = False
     rehearsal: ClassVar[bool] = False
     """A kind without a real system behind it: known by name, offered in no form."""
@@ -165,6 +161,10 @@ class Provisioner(abc.ABC):
         """
 
     @abc.abstractmethod
+    def signs_in(self) -> None:
+        """Sign in once as the admin account, with the secrets given; raise `ProvisionError`."""
+
+    @abc.abstractmethod
     def test(self) -> list[Finding]:
         """Try the admin account and say what is missing. Never raises for a failing target."""
 
@@ -174,6 +174,11 @@ class Provisioner(abc.ABC):
         cls, config: Mapping[str, Any], levels: Sequence[Mapping[str, Any]], **options: Any
     ) -> str:
         """Return the text an owner of the target runs once before debugflow may use it."""
+
+    @classmethod
+    def unverified(cls, config: Mapping[str, Any]) -> str:
+        """Return why another system could pass itself off as this target; empty if none could."""
+        return ""
 
     @classmethod
     @abc.abstractmethod

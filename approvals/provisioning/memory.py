@@ -84,6 +84,8 @@ class MemoryServer:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.admin_password = ""
+        """The admin account's; empty for a server that lets any in."""
         self.levels: dict[str, tuple[str, ...]] = {"read-only": ("may read",)}
         self.accounts: dict[str, MemoryAccount] = {}
         self.sessions: list[MemorySession] = []
@@ -152,7 +154,6 @@ class MemoryProvisioner(Provisioner):
     Rights = MemoryRights
     secrets = ("password",)
     address_fields = ("name",)
-    supports_direct = True
     supports_extend = True
     rehearsal = True
 
@@ -254,6 +255,13 @@ class MemoryProvisioner(Provisioner):
         if level not in self.server.levels:
             raise Invalid(f"{self.config.name} has no level {level}.")
         return self.server.levels[level]
+
+    def signs_in(self) -> None:
+        """See `Provisioner.signs_in`."""
+        self.server.enter("signs_in")
+        wanted = self.server.admin_password
+        if wanted and self.secret_values.get("password") != wanted:
+            raise ProvisionError(f"{self.config.name} does not take this password.", permanent=True)
 
     def test(self) -> list[Finding]:
         """See `Provisioner.test`."""

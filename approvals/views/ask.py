@@ -58,7 +58,7 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
         form.take_errors(error.fields, error.message)
         return _page(request, level, form, status=422)
     except (NotAllowed, WrongState) as error:
-        return _page(request, level, form, refused=error, status=409)
+        return _page(request, level, form, refused=error, status=error.status)
     messages.success(request, "Asked. You are told when it is decided, and it shows here.")
     return redirect("request", asked.pk)
 

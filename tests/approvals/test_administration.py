@@ -9,17 +9,18 @@ import pytest
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import Group
 from django.db import connection
-from pytest_django.fixtures import SettingsWrapper
 
-from approvals import access, administration, provisioning, targets
+from approvals import access, administration, closing, grants, opening, provisioning, targets
 from approvals.administration import PolicyDraft, StageDraft
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.models import AccessLevel, Policy, PolicyVersion, Target
 from approvals.policy import AppliesTo
 from approvals.provisioning.base import Finding
 from approvals.provisioning.memory import MemoryProvisioner
+from approvals.states import GrantState
 from audit.models import Event
 from tests.approvals.admin_browser import staff
+from tests.conftest import Clock
 from tests.world import World, publish, save_level
 
 BILLING = {
@@ -57,7 +58,8 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], None]]:
     """Registers a kind of target for one test, under the name of its class."""
 
     def register(made: type) -> None:
-        monkeypatch.setitem(provisioning.BUILT_IN, made.__name__.lower(), f"{__name__}:{made.__name__}")
+        path = f"{__name__}:{made.__name__}"
+        monkeypatch.setitem(provisioning.BUILT_IN, made.__name__.lower(), path)
         provisioning.paths.cache_clear()
 
     yield register
@@ -82,12 +84,15 @@ class Watchful(MemoryProvisioner):
 
 
 class Meddled(MemoryProvisioner):
-    """While the new secret is tried, somebody else stores one for the address it is tried on."""
+    """While somebody saves a target of this kind, others do `meanwhile`."""
 
-    meddle: ClassVar[Callable[[], None]]
+    meanwhile: ClassVar[list[Callable[[], object]]] = []
 
-    def signs_in(self) -> None:
-        type(self).meddle()
+    @classmethod
+    def address(cls, config: Mapping[str, Any]) -> str:
+        if cls.meanwhile:
+            cls.meanwhile.pop()()
+        return super().address(config)
 
 
 class TestNewSecrets:
@@ -129,7 +134,7 @@ class TestNewSecrets:
         save(target, world, password=NEW)
         assert stored_password(target) == NEW
 
-    def test_one_that_no_key_can_read_is_replaced(self, world: World, settings: SettingsWrapper):
+    def test_one_that_no_key_can_read_is_replaced(self, world: World, settings: Any):
         settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
         save(world.target, world, password=NEW)
         assert stored_password(world.target) == NEW
@@ -143,24 +148,21 @@ class TestNewSecrets:
         save(target, world, password=NEW)
         assert Watchful.seen == [False]
 
-    def test_one_that_was_tried_for_nothing_stored_replaces_nothing_stored_since(
+    def test_one_that_was_not_tried_replaces_none_that_came_meanwhile(
         self, world: World, kind: Any
     ):
         kind(Meddled)
         target = save(billing(kind="meddled", config={"name": "a"}), world, password=OLD)
-        mine = Target.objects.get(pk=target.pk)
-        theirs = Target.objects.get(pk=target.pk)
-        theirs.config = {"name": "b"}
-        Meddled.meddle = lambda: None
-        save(theirs, world, password="theirs-canary")
-        # mine moves it back, so that its secret need not sign in; but somebody was faster.
-        original = administration._replaces
-
-        assert original(theirs, mine, {"password": NEW}) is False
+        theirs, mine = Target.objects.get(pk=target.pk), Target.objects.get(pk=target.pk)
+        theirs.config = mine.config = {"name": "b"}
+        Meddled.meanwhile.append(lambda: save(theirs, world, password="theirs-canary"))
+        with pytest.raises(WrongState):
+            save(mine, world, password=NEW)
+        assert stored_password(target) == "theirs-canary"
 
 
 class TestUnreadableSecrets:
-    def test_the_error_says_what_to_do_and_may_pass(self, world: World, settings: SettingsWrapper):
+    def test_the_error_says_what_to_do_and_may_pass(self, world: World, settings: Any):
         settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
         with pytest.raises(ProvisionError) as failed:
             targets.provisioner(world.target)
@@ -168,7 +170,24 @@ class TestUnreadableSecrets:
         assert "DEBUGFLOW_ENCRYPTION_KEYS" in failed.value.message
         assert "password" in failed.value.message
 
-    def test_the_connection_test_shows_it(self, world: World, settings: SettingsWrapper):
+    def test_a_grant_that_waits_for_the_key_says_so_and_ends_once_it_is_back(
+        self, world: World, clock: Clock, settings: Any
+    ):
+        grant = world.approved()
+        opening.open_grant(grant.pk, worker="w1")
+        grants.revoke(grant.pk, by=world.olga, reason="Done.")
+        kept = settings.ENCRYPTION_KEYS
+        settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+        closing.close_grant(grant.pk, worker="w1")
+        told = Event.objects.get(action="grant.attempt_failed").data
+        assert "DEBUGFLOW_ENCRYPTION_KEYS" in told["error"]
+        settings.ENCRYPTION_KEYS = kept
+        clock.forward(60)
+        closing.close_grant(grant.pk, worker="w1")
+        grant.refresh_from_db()
+        assert grant.state == GrantState.ENDED
+
+    def test_the_connection_test_shows_it(self, world: World, settings: Any):
         settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
         ((fine, what, _),) = administration.check_target(world.target)
         assert not fine
@@ -220,7 +239,7 @@ class TestWhileAGrantHasNotEnded:
 
 class TestUnverifiedTargets:
     @pytest.fixture(autouse=True)
-    def strict(self, settings: SettingsWrapper) -> None:
+    def strict(self, settings: Any) -> None:
         settings.ALLOW_UNVERIFIED_TARGETS = False
 
     @pytest.mark.parametrize("sslmode", ["disable", "require", "verify-ca"])
@@ -239,7 +258,7 @@ class TestUnverifiedTargets:
             world,
         )
 
-    def test_it_may_always_be_switched_off(self, world: World, settings: SettingsWrapper):
+    def test_it_may_always_be_switched_off(self, world: World, settings: Any):
         settings.ALLOW_UNVERIFIED_TARGETS = True
         target = save(billing(config={**BILLING, "sslmode": "disable"}), world)
         settings.ALLOW_UNVERIFIED_TARGETS = False
@@ -249,7 +268,7 @@ class TestUnverifiedTargets:
         with pytest.raises(Invalid):
             save(target, world)
 
-    def test_without_the_setting_it_is_refused(self, world: World, settings: SettingsWrapper):
+    def test_without_the_setting_it_is_refused(self, world: World, settings: Any):
         del settings.ALLOW_UNVERIFIED_TARGETS
         with pytest.raises(Invalid):
             save(billing(config={**BILLING, "sslmode": "disable"}), world)
@@ -287,7 +306,8 @@ def verbs(world: World) -> Mapping[str, tuple[str, Callable[[Any], Any]]]:
     level.max_duration = 60
     first = PolicyVersion.objects.get()
     target, read, policy, unused = world.target, world.read, world.policy, world.write
-    wording, nobody = draft(world), {"request_accesslevel": {"groups": [], "people": []}}
+    wording = draft(world)
+    nobody: dict[str, dict[str, list[Any]]] = {"request_accesslevel": {"groups": [], "people": []}}
     return {
         "add target": ("add_target", lambda by: a.save_target(billing(), by=by, clear_secrets={})),
         "target": ("change_target", lambda by: a.save_target(target, by=by, clear_secrets={})),

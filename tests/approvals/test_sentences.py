@@ -47,6 +47,16 @@ def test_sentences_tell_apart_what_happened():
             "bob changed their vote in “Database” from approved to denied.",
         ),
         (
+            "vote.voided",
+            {"voter": "dan", "reason": "left"},
+            "bob made the vote of dan void: its author had left.",
+        ),
+        (
+            "vote.voided",
+            {"voter": "dan", "reason": "scope_changed"},
+            "bob made the vote of dan void: what it was for has changed.",
+        ),
+        (
             "vote.refused",
             {"code": "self_approval"},
             "bob tried to vote and was refused: nobody decides about themselves.",

@@ -213,6 +213,16 @@ def test_asking_twice_shows_the_request_that_there_is(world, sign_in):
     assert AccessRequest.objects.count() == 1
 
 
+def test_what_may_not_be_asked_for_is_a_403_and_not_a_conflict(world, sign_in):
+    world.read.summarised_at = None
+    world.read.save()
+    response = ask(sign_in("alice"), world)
+    assert response.status_code == 403
+    assert "has not been checked on its target yet" in text(response)
+    assert "Orders hang since 10:40." in response.content.decode()
+    assert not AccessRequest.objects.exists()
+
+
 def test_nobody_who_could_decide_means_refused_with_the_reason(world, sign_in):
     world.groups["security"].user_set.clear()
     alice = sign_in("alice")

@@ -15,6 +15,7 @@ from approvals.policy import AppliesTo
 from approvals.states import GrantState, RequestState, StageState
 from audit import clock as database_clock
 from audit.models import Event
+from tests.approvals.admin_browser import staff
 from tests.world import HOUR, World, publish, save_level, stage
 
 SAVEPOINT = 2  # statements that stand, inside a test's transaction, for BEGIN and COMMIT
@@ -221,8 +222,9 @@ class TestPolicies:
         draft = administration.PolicyDraft(
             applies_to=AppliesTo(), stages=drafts[wrong], max_duration=HOUR
         )
+        first = world.policy.versions.get()
         with pytest.raises(Invalid):
-            administration.publish(world.policy, draft, by=world.ada)
+            administration.publish(world.policy, draft, based_on=first, by=world.ada)
         assert world.policy.versions.count() == 1
 
 
@@ -548,7 +550,7 @@ class TestScopeChanges:
     def test_whoever_changed_it_last_does_not_vote_on_it(self, world: World):
         request = world.submit()
         world.server.levels["read-only"] = ("may read", "more")
-        administration.save_level(world.read, by=world.bob)
+        administration.save_level(world.read, by=staff(world.bob, "change_accesslevel"))
         with pytest.raises(NotAllowed) as refused:
             world.vote(request, "bob")
         assert refused.value.code == "self_approval"

@@ -34,6 +34,8 @@ from .prepare import prepare_text
 from .roles import OPEN_DEADLINE, extend_account, open_account
 from .summary import summarise_level
 
+SIGN_IN_DEADLINE = 5
+"""Seconds for trying a new secret; a person waits for it."""
 SUMMARY_DEADLINE = 30
 """Seconds for a summary over all databases; a person waits for it."""
 
@@ -47,7 +49,7 @@ class PostgreSQL(Provisioner):
     Rights = LevelRights
     secrets = ("password",)
     address_fields = ("host", "port", "user", "sslmode")
-    supports_direct = True
+    revocation_fields = ("admin_database", "quarantine")
     supports_extend = True
 
     config: ServerConfig
@@ -112,6 +114,11 @@ class PostgreSQL(Provisioner):
             deadline=Deadline(SUMMARY_DEADLINE),
         )
 
+    def signs_in(self) -> None:
+        """See `Provisioner.signs_in`."""
+        with self._dialer.session("dbgf-sign-in", Deadline(SIGN_IN_DEADLINE)):
+            return
+
     def test(self) -> list[Finding]:
         """See `Provisioner.test`."""
         return test_target(self._dialer)
@@ -123,6 +130,16 @@ class PostgreSQL(Provisioner):
         """See `Provisioner.prepare_sql`. The options are those of `prepare.prepare_text`."""
         rights = [parsed(LevelRights, level) for level in levels]
         return prepare_text(parsed(ServerConfig, config), rights, **options)
+
+    @classmethod
+    def unverified(cls, config: Mapping[str, Any]) -> str:
+        """See `Provisioner.unverified`."""
+        mode = parsed(ServerConfig, config).sslmode
+        if mode == "verify-full":
+            return ""
+        return (
+            f"With sslmode {mode} whoever stands between could pass for the server: set verify-full"
+        )
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

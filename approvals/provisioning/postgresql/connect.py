@@ -33,6 +33,8 @@ TCP_USER_TIMEOUT = 3
 STATEMENT_TIMEOUT = 3
 """Seconds for one statement of a cut or a read-back."""
 
+RENAME = "SELECT set_config('role', 'none', false), set_config('application_name', %s, false)"
+
 
 class Deadline:
     """A moment on the monotonic clock at which every connection under it is shut.
@@ -113,7 +115,7 @@ class Dialer:
         """
         deadline.check("connecting")
         with translated([self._password]):
-            with self._connection(name, database, statement_timeout) as db:
+            with self._connection(name, deadline, (database, statement_timeout)) as db:
                 with deadline.over(db):
                     yield from _until(deadline, db)
 
@@ -130,33 +132,29 @@ class Dialer:
                 db.close()
 
     @contextmanager
-    def _connection(self, name: str, database: str, statement_timeout: float) -> Iterator[Db]:
+    def _connection(self, name: str, deadline: Deadline, key: tuple[str, float]) -> Iterator[Db]:
         """A kept connection under its new name, or a new one; kept again if all went well."""
-        db = self._taken(name, (database, statement_timeout))
-        if db is None:
-            db = self._connect(name, database, statement_timeout)
+        db = self._taken(name, deadline, key) or self._connect(name, *key)
         try:
             yield db
         except BaseException:
             db.close()
             raise
-        self._put_back(db, (database, statement_timeout))
+        self._put_back(db, key)
 
-    def _taken(self, name: str, key: tuple[str, float]) -> Db | None:
+    def _taken(self, name: str, deadline: Deadline, key: tuple[str, float]) -> Db | None:
         with self._lock:
             kept = (self._idle or {}).get(key)
             db = kept.pop() if kept else None
         if db is None:
             return None
         try:
-            db.execute(
-                "SELECT set_config('role', 'none', false),"
-                " set_config('application_name', %s, false)",
-                [name],
-            )
+            with deadline.over(db):
+                db.execute(RENAME, [name])
         except psycopg.Error:
-            db.close()  # it was lost while nobody used it
-            return None
+            db.close()
+            deadline.check("answering")
+            return None  # it was lost while nobody used it
         return db
 
     def _put_back(self, db: Db, key: tuple[str, float]) -> None:

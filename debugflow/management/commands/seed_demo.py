@@ -130,4 +130,4 @@ def _policy(groups: dict[str, Group], *, by: User) -> None:
         max_duration=4 * HOUR,
         reason_hint="What is broken, and what do you mean to look at?",
     )
-    administration.publish(policy, draft, by=by)
+    administration.publish(policy, draft, based_on=None, by=by)

@@ -52,7 +52,7 @@ def test_before_the_clean_up_the_read_back_says_what_is_left(work: Target) -> No
     account = made(work, "CREATE TABLE work.notes (i int)")
     work.provisioner.cut(account)
     observed = work.provisioner.observe(account)
-    assert observed.cut_off
+    assert (observed.sessions, observed.can_sign_in) == (0, False)
     assert not observed.gone
     assert any(account.account in line for line in observed.leftovers)
     assert any("in orders" in line for line in observed.leftovers)

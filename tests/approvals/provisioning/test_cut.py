@@ -248,7 +248,7 @@ def test_a_cut_reports_what_it_may_not_do(target: Target) -> None:
         with pytest.raises(ProvisionError, match="admin account lacks a right"):
             target.provisioner.cut(account)
         assert not is_cut(alice)
-        assert not target.provisioner.observe(account).cut_off
+        assert target.provisioner.observe(account).sessions == 1
     target.tell(f"ALTER ROLE {account.account} NOSUPERUSER")
     target.end(account)
 
