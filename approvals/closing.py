@@ -51,12 +51,15 @@ def overdue() -> Q:
 
 
 def cuts_due() -> QuerySet[Grant]:
-    """Grants to be cut now, the longest overdue first."""
+    """Grants to be cut now: those not tried yet first, then the longest overdue.
+
+    A cut that keeps failing may be its holder's doing, and must not go before somebody else's.
+    """
     again = (
         Q(state=GrantState.REVOKING, cut_at__isnull=True, next_try_at__lte=clock.DbNow())
         & leases.free()
     )
-    return Grant.objects.filter(overdue() | again).order_by("expires_at", "id")
+    return Grant.objects.filter(overdue() | again).order_by("attempts", "expires_at", "id")
 
 
 def cleanups_due() -> QuerySet[Grant]:

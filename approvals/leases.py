@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from django.db.models import F, Q, QuerySet
 
 from approvals.models import Grant, Step, StepKind
+from approvals.states import GrantState
 from audit import clock
 
 # Seconds. Opening and cleaning up: longer than their deadlines on the target (30 and 50 s), so that
@@ -20,6 +21,7 @@ from audit import clock
 # either reported; there the lease is short, since it is how long a killed worker delays it.
 LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 60}
 PER_TARGET = 2
+WORKER_MAX = 80  # characters kept of a worker's name, which a host's name may make long
 
 
 def free() -> Q:
@@ -32,8 +34,11 @@ class Room:
     """How much more one worker may take on: in all, and per target.
 
     At most two pieces of work at once per target, one for a target that is failing, so that a dead
-    one cannot hold up the others, and none `not_at` all. A piece is up to `batch` grants of one
-    target, done one after the other over the same connections; of a failing target, one grant.
+    one cannot hold up the others, and none `not_at` all. The first cut of a grant does not count as
+    one more try at a failing target: what made others fail may be their holders' doing.
+
+    A piece is up to `batch` grants of one target, done one after the other over the same
+    connections; of a failing target, one grant.
     """
 
     free: int
@@ -44,13 +49,14 @@ class Room:
     begun: Counter[int] = field(default_factory=Counter)
 
     def full(self) -> list[int]:
-        full = {target for target in self.in_flight if not self._left(target)}
+        full = {target for target, count in self.in_flight.items() if count >= PER_TARGET}
         return sorted(full | self.not_at)
 
-    def takes(self, target: int) -> bool:
+    def takes(self, target: int, *, first_cut: bool) -> bool:
         """Whether one more grant of this target fits; if so, it is counted."""
         if not self.begun[target]:
-            if self.free <= 0 or not self._left(target):
+            at_once = 1 if target in self.failing and not first_cut else PER_TARGET
+            if self.free <= 0 or self.in_flight[target] >= at_once:
                 return False
             self.free -= 1
             self.in_flight[target] += 1
@@ -58,9 +64,6 @@ class Room:
             return False
         self.begun[target] += 1
         return True
-
-    def _left(self, target: int) -> bool:
-        return self.in_flight[target] < (1 if target in self.failing else PER_TARGET)
 
 
 def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
@@ -74,11 +77,18 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
         .select_related("beneficiary", "level", "target", "request__requester")
         .select_related("request__beneficiary", "request__policy_version__policy")
     )
-    return [grant for grant in rows[: room.free * room.batch] if room.takes(grant.target_id)]
+    return [grant for grant in rows[: room.free * room.batch] if _fits(grant, room)]
+
+
+def _fits(grant: Grant, room: Room) -> bool:
+    begun = grant.state in (GrantState.ACTIVE, GrantState.REVOKING)
+    first_cut = begun and grant.cut_at is None and grant.attempts == 0
+    return room.takes(grant.target_id, first_cut=first_cut)
 
 
 def take(grant: Grant, kind: StepKind, *, worker: str, now: datetime) -> Step:
     """Give the (locked) grant to `worker` for one attempt at a step. Saves both."""
+    worker = worker[:WORKER_MAX]
     grant.lease = secrets.token_hex(16)
     grant.lease_until = now + timedelta(seconds=LEASE[kind])
     grant.save(update_fields=["lease", "lease_until"])

@@ -19,7 +19,7 @@ from django.db.models import Q, QuerySet
 
 from approvals import attempts, grants, leases, queue, scope, targets
 from approvals.errors import Fenced
-from approvals.models import AccessLevel, Grant, Step, StepKind
+from approvals.models import AccessLevel, AccessRequest, Grant, Step, StepKind
 from approvals.provisioning.base import Opened, OpenOrder
 from approvals.states import EndReason, GrantState
 from approvals.transition import move
@@ -75,7 +75,7 @@ def claim(
 
 
 def _hold_ground(grant: Grant) -> bool:
-    """Lock target and level against change and read them anew; False if one is being changed.
+    """Lock target and level against change and read all anew; False if one is being changed.
 
     Without it a target could move between our look at it and its own look for open grants. Its row
     stands for its levels too: whoever changes one locks it first.
@@ -88,6 +88,9 @@ def _hold_ground(grant: Grant) -> bool:
             return False
     grant.level = AccessLevel.objects.select_related("target").get(pk=grant.level_id)
     grant.target = grant.level.target
+    people = AccessRequest.objects.select_related("requester", "beneficiary", "policy_version")
+    grant.request = people.get(pk=grant.request_id)
+    grant.beneficiary = grant.request.beneficiary
     return True
 
 

@@ -281,7 +281,7 @@ def vote(
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
     request = _locked(request_id)
-    now = clock.now()
+    now = request.locked_at
     if scope_hash != request.scope_hash:
         raise WrongState(
             "What is asked for has changed since you looked at it. Read it again, then decide.",
@@ -412,7 +412,7 @@ def _close_stages(request: AccessRequest, *, by: object, now: datetime) -> None:
 def cancel(request_id: int, *, by: Person) -> AccessRequest:
     """Take a request back before it is decided. Raises NotAllowed, WrongState."""
     request = _locked(request_id)
-    now = clock.now()
+    now = request.locked_at
     if (refusal := policy.may_cancel(request, by)) is not None:
         raise refusal.error()
     _decide(request, RequestState.CANCELLED, by=by, now=now, note="Taken back.")
@@ -426,9 +426,9 @@ def expire(request_id: int) -> AccessRequest | None:
     Nor if somebody else is at it: the clock waits for nobody and comes by again.
     """
     request = AccessRequest.objects.all().free(request_id)
-    now = clock.now()
     if request is None or request.state not in UNDECIDED:
         return None
+    now = request.locked_at
     if (over := _over(request, now)) is None:
         return None
     _decide(request, over[0], by=SYSTEM, now=now, note=over[1])

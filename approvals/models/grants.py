@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 class GrantQuerySet(models.QuerySet["Grant"]):
     def locked(self, pk: int) -> Grant:
-        """The grant, its row locked until the transaction ends. Raises DoesNotExist."""
-        return (
-            self.select_for_update(of=("self",))
-            .select_related("beneficiary", "level", "target", "request__requester")
-            .get(pk=pk)
-        )
+        """The grant, its row locked until the transaction ends. Raises DoesNotExist.
+
+        Related rows are read in a second statement, for the reason given at requests.
+        """
+        self.select_for_update().values_list("pk").get(pk=pk)
+        related = ("beneficiary", "level", "target", "request__requester")
+        return self.select_related(*related).get(pk=pk)
 
     def not_ended(self) -> Self:
         return self.filter(state__in=NOT_ENDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
@@ -32,19 +33,22 @@ class Decision(models.TextChoices):
 
 class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
     def locked(self, pk: int) -> AccessRequest:
-        """The request, its row locked until the transaction ends. Raises DoesNotExist."""
-        return self.with_ground().select_for_update(of=("self",)).get(pk=pk)
+        """The request, its row locked until the transaction ends. Raises DoesNotExist.
+
+        What a decision stands on, and the time, are read in a second statement: after a wait for
+        the lock, PostgreSQL reads the locked row anew, but not the rows joined to it.
+        """
+        self.select_for_update().values_list("pk").get(pk=pk)
+        return self._with_ground().get(pk=pk)
 
     def free(self, pk: int) -> AccessRequest | None:
         """The same without waiting: None if somebody else has it locked."""
-        rows = self.with_ground().select_for_update(of=("self",), skip_locked=True)
-        return rows.filter(pk=pk).first()
+        rows = self.select_for_update(skip_locked=True).values_list("pk")
+        return self._with_ground().get(pk=pk) if rows.filter(pk=pk).first() else None
 
-    def with_ground(self) -> Self:
-        """With everything that a decision stands on."""
-        return self.select_related(
-            "requester", "beneficiary", "level", "target", "policy_version__policy"
-        )
+    def _with_ground(self) -> Self:
+        related = ("requester", "beneficiary", "level", "target", "policy_version__policy")
+        return self.select_related(*related).annotate(locked_at=clock.DbNow())
 
     def undecided(self) -> Self:
         return self.filter(state__in=UNDECIDED)
@@ -104,6 +108,7 @@ class AccessRequest(models.Model):
     decision_note = models.CharField(max_length=300, blank=True)
 
     objects = AccessRequestQuerySet.as_manager()
+    locked_at: datetime  # the database's time after the lock was had; of a locked request only
 
     class Meta:
         ordering = ["-id"]

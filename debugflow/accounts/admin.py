@@ -74,6 +74,12 @@ class UserAdmin(Admin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        """For superusers: whoever sets an approver's password can vote as them."""
+        if not _is_superuser(request):
+            raise PermissionDenied
+        return super().user_change_password(request, id, form_url)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if _is_superuser(request) else [*fields, *POWERS]
@@ -97,9 +103,20 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin):
-    """Who is in a group is on each person's page; policies name groups, so they are kept."""
+    """Who is in a group is on each person's page. A group that carries permissions, and which,
+    is for superusers: to be in it is to have them."""
 
     actions = None
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and _may_touch(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and _may_touch(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if _is_superuser(request) else [*fields, "permissions"]
 
     def log_addition(self, request: HttpRequest, obj: Group, message: Any) -> Any:
         _tell_group("group.created", request, obj)
@@ -125,6 +142,10 @@ def _actor(request: HttpRequest) -> Actor:
     if not request.user.is_authenticated:
         raise PermissionDenied
     return Actor.of(request.user)
+
+
+def _may_touch(request: HttpRequest, group: Group | None) -> bool:
+    return _is_superuser(request) or group is None or not group.permissions.exists()
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -280,3 +280,32 @@ def test_groups_come_and_go_in_the_audit_log(world: World):
         ("group.changed", "day shift"),
         ("group.deleted", "day shift"),
     ]
+
+
+def test_whoever_is_no_superuser_hands_out_no_permission_and_no_password(world: World):
+    rights = ("view_group", "change_group", "view_user", "change_user")
+    mallory = browser(staff(world.mallory, *rights))
+    own = Group.objects.create(name="own")
+    everything = list(Permission.objects.values_list("pk", flat=True))
+    page = url("group", "change", own.pk)
+    assert mallory.post(page, {"name": "own", "permissions": everything}).status_code == 302
+    assert not own.permissions.exists()
+    own.permissions.set(everything[:1])
+    assert mallory.post(page, {"name": "mine"}).status_code == 403
+    reset = reverse("admin:auth_user_password_change", args=[world.bob.pk])
+    sent = {"password1": "another long secret", "password2": "another long secret"}
+    assert mallory.post(reset, sent).status_code == 403
+    assert Client().login(username="bob", password="a long password")
+
+
+@pytest.mark.parametrize(
+    ("model", "lookup"),
+    [
+        ("grant", "secret__startswith"),
+        ("grant", "lease__startswith"),
+        ("target", "secrets__password__startswith"),
+    ],
+)
+def test_no_filter_tells_a_sealed_secret_bit_by_bit(lived_in: World, model: str, lookup: str):
+    answer = browser(lived_in.ada).get(url(model, "changelist"), {lookup: "g"})
+    assert answer.status_code == 400

@@ -345,3 +345,24 @@ def test_a_target_that_moves_against_an_opening(world: World):
             grants.release(grant.pk, by=world.alice)
             closing.close_grant(grant.pk, worker="w1")
             assert not old.accounts
+
+
+def test_a_vote_that_waited_decides_on_what_is_so_after_the_wait(world: World, control: Control):
+    """After a wait, rows joined to the locked one would be those of before it."""
+    request = world.submit()
+    world.vote(request, "bob")
+    with psycopg.connect(control.url()) as other:
+        other.execute("SELECT FROM approvals_accessrequest WHERE id = %s FOR UPDATE", [request.pk])
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(at_once, vote(world, request, "carol"))
+            until_blocked(control)
+            world.policy.refresh_from_db()
+            world.policy.enabled = False
+            administration.change_policy(world.policy, by=world.ada)
+            type(world.alice).objects.filter(pk=world.alice.pk).update(is_active=False)
+            other.commit()
+            [result] = waiting.result(timeout=10)
+    assert isinstance(result, WrongState)
+    request.refresh_from_db()
+    assert request.state == RequestState.PENDING
+    assert not Grant.objects.exists()

@@ -163,10 +163,10 @@ def test_cleanups_that_hang_do_not_hold_up_a_cut(world: World, monkeypatch):
 
 def test_a_failing_target_gets_one_attempt_at_a_time(world: World):
     room = leases.Room(free=9, batch=2, failing=frozenset({7}), not_at=frozenset({9}))
-    assert [room.takes(7), room.takes(7)] == [True, False]
-    assert [room.takes(8), room.takes(8), room.takes(8)] == [True, True, False]
+    assert [room.takes(7, first_cut=False) for _ in range(2)] == [True, False]
+    assert [room.takes(8, first_cut=False) for _ in range(3)] == [True, True, False]
     assert room.in_flight == {7: 1, 8: 1}
-    assert room.full() == [7, 9]
+    assert room.full() == [9]
     assert leases.Room(free=9, in_flight=Counter({8: leases.PER_TARGET})).full() == [8]
 
 
@@ -289,3 +289,22 @@ def test_a_defect_in_one_cut_does_not_delay_those_beside_it(world: World, clock,
         monkeypatch.undo()
         clock.forward(5)
         eventually(lambda: not Grant.objects.not_ended().exists())
+
+
+def test_a_first_cut_does_not_wait_for_those_that_keep_failing(world: World):
+    """One holder's sessions that do not react must not keep another's access open."""
+    room = leases.Room(free=9, failing=frozenset({7}), in_flight=Counter({7: 1}))
+    assert not room.takes(7, first_cut=False)
+    assert room.takes(7, first_cut=True)
+    tried, fresh = world.approved("alice"), world.approved("amir")
+    for grant, attempts in ((tried, 3), (fresh, 0)):
+        opening.open_grant(grant.pk, worker="w")
+        grants.release(grant.pk, by=grant.beneficiary)
+        Grant.objects.filter(pk=grant.pk).update(attempts=attempts)
+    assert list(closing.cuts_due()) == [fresh, tried]
+
+
+def test_a_long_name_stops_no_worker(world: World):
+    grant = world.approved()
+    opening.open_grant(grant.pk, worker="revoke-worker@" + "pod-" * 30)
+    assert state_of(grant) == GrantState.ACTIVE

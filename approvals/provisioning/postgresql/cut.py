@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
 
 from .account import oids_of, opener_name
@@ -23,6 +24,8 @@ CUT_DEADLINE = 10
 """Seconds for a whole cut; it is tried again within 5 s of failing."""
 PAUSE = 0.0015
 """Seconds between two rounds of terminating. The server's own wait sleeps 100 ms a time."""
+REACT = 2.0
+"""Seconds for sessions to end once sign-ins are blocked; an ordinary one needs milliseconds."""
 SETTLE = 1.0
 """Seconds, at most, to wait for sign-ins that had passed the server's check of the role before it
 was closed but are not listed yet; that stretch takes milliseconds. Without a bound anyone who
@@ -114,14 +117,27 @@ def _try_nologin(db: Db, name: str, oids: Sequence[int]) -> None:
 
 
 def _end_sessions(db: Db, cutter: Cutter, closed: Future[None]) -> None:
-    """Terminate until sign-ins are blocked and a scan begun after that finds nobody."""
+    """Terminate until sign-ins are blocked and a scan begun after that finds nobody.
+
+    A session in a computation that never looks for interrupts stays, whatever we do: with sign-ins
+    blocked that is given up early, so that it holds up no other cut, and tried again.
+    """
+    react = Deadline(REACT)
     while True:
         was_closed = closed.done()
+        if not was_closed:
+            react = Deadline(REACT)
         found = _terminate(db, cutter.oids)
         if was_closed:
             closed.result()
         if was_closed and not found:
             return
+        if was_closed and react.passed:
+            raise ProvisionError(
+                f"{found} of the account's sessions do not react to being terminated. Sign-in is "
+                "blocked. If they stay, only a kill on the target's own host ends them.",
+                code="session_does_not_react",
+            )
         if not was_closed and not found:
             # No session is left, yet the row may be locked: by a transaction the holder prepared.
             roll_back_prepared(db, cutter.dialer, cutter.oids, cutter.name, cutter.deadline)

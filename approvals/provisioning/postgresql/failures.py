@@ -39,6 +39,10 @@ def translated(secrets: Iterable[str]) -> Iterator[None]:
     except psycopg.Error as error:
         # Without the cause: its text and its frames may show what was cleaned away here.
         raise provision_error(error, secrets) from None
+    except UnicodeError:
+        raise ProvisionError(
+            "The target sent text that is not in its own encoding.", code="target_failed"
+        ) from None
 
 
 def provision_error(error: psycopg.Error, secrets: Iterable[str]) -> ProvisionError:

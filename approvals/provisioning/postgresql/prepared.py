@@ -21,22 +21,38 @@ def roll_back_prepared(
     db: Db, dialer: Dialer, oids: Sequence[int], name: str, deadline: Deadline
 ) -> None:
     """Roll back, as their owner and in their database, what these roles have prepared."""
-    rows = all_rows(
-        db,
-        "SELECT p.gid, d.datname, r.rolname FROM pg_prepared_xact() p"
-        " JOIN pg_database d ON d.oid = p.dbid JOIN pg_roles r ON r.oid = p.ownerid"
-        " WHERE p.ownerid = ANY(%(oids)s::oid[])",
-        oids=oids,
-    )
-    for gid, database, owner in rows:
+    for gid, database, owner in _prepared(db, oids):
         become_member(db, owner)
         with dialer.session(name, deadline, database=database) as there:
             there.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)))
             _roll_back(there, gid)
 
 
-def _roll_back(db: Db, gid: str) -> None:
+def _prepared(db: Db, oids: Sequence[int]) -> list[tuple[bytes, str, str]]:
+    """Identifier, database and owner of each. A holder chose the identifier, in a database of any
+    encoding, so it is read as the bytes it is: in SQL_ASCII nothing is converted or checked."""
+    with db.transaction():
+        db.execute("SET LOCAL client_encoding TO 'SQL_ASCII'")
+        rows = all_rows(
+            db,
+            "SELECT encode(textsend(p.gid), 'hex'), encode(textsend(d.datname::text), 'hex'),"
+            " encode(textsend(r.rolname::text), 'hex') FROM pg_prepared_xact() p"
+            " JOIN pg_database d ON d.oid = p.dbid JOIN pg_roles r ON r.oid = p.ownerid"
+            " WHERE p.ownerid = ANY(%(oids)s::oid[])",
+            oids=oids,
+        )
+    return [(_raw(gid), _raw(name).decode(), _raw(owner).decode()) for gid, name, owner in rows]
+
+
+def _raw(hexadecimal: bytes | str) -> bytes:
+    # Under SQL_ASCII psycopg gives text as bytes.
+    text = hexadecimal.decode("ascii") if isinstance(hexadecimal, bytes) else hexadecimal
+    return bytes.fromhex(text)
+
+
+def _roll_back(db: Db, gid: bytes) -> None:
+    literal = "".join(f"\\x{byte:02x}" for byte in gid)
     try:
-        db.execute(sql.SQL("ROLLBACK PREPARED {}").format(gid))
+        db.execute(f"ROLLBACK PREPARED E'{literal}'".encode("ascii"))
     except (BUSY, psycopg.errors.UndefinedObject):
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -308,3 +310,44 @@ class HalfWay:
         self.go.set()
         self.thread.join(10)
         self.listener.close()
+
+
+@pytest.mark.slow
+def test_what_a_holder_prepared_is_rolled_back_whatever_they_called_it(target: Target) -> None:
+    """In a database without an encoding the identifier may be any bytes."""
+    make = "CREATE DATABASE legacy TEMPLATE template0 ENCODING 'SQL_ASCII'"
+    target.tell(f"{make} LOCALE_PROVIDER libc LOCALE 'C'", database="postgres")
+    try:
+        account = target.opened(READ)
+        url = target.server.url("legacy", account.account, ALICES)
+        with psycopg.connect(url, autocommit=True, client_encoding="LATIN1") as db:
+            for statement in (
+                "BEGIN",
+                "ALTER ROLE CURRENT_USER SET work_mem = '1MB'",
+                "PREPARE TRANSACTION 'caf\xe9 \\x41'",
+            ):
+                db.execute(statement)
+        target.end(account)
+    finally:
+        target.tell("DROP DATABASE legacy WITH (FORCE)", database="postgres")
+
+
+@pytest.mark.slow
+def test_a_session_that_does_not_react_is_told_soon_and_nobody_signs_in(target: Target) -> None:
+    """PostgreSQL looks for no interrupt in some computations, and only a kill ends them."""
+    account = target.opened(READ)
+    db = target.sign_in(account.account)
+    pid = db.info.backend_pid
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(pid, signal.SIGSTOP)  # as deaf as such a computation, and ends when the test says
+        try:
+            began = time.monotonic()
+            with pytest.raises(ProvisionError) as caught:
+                target.provisioner.cut(account)
+            assert caught.value.code == "session_does_not_react"
+            assert time.monotonic() - began < 6
+            with pytest.raises(psycopg.OperationalError):
+                pool.submit(target.sign_in, account.account).result(timeout=10)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    target.end(account)
