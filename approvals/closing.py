@@ -118,7 +118,8 @@ def _intend(grant: Grant, now: datetime) -> None:
 def run_all(jobs: Sequence[Job]) -> bool:
     """Carry out attempts at grants of one target over the same connections; whether all succeeded.
 
-    What one that takes long leaves no time for is left to whoever claims it next.
+    After one that failed or took long the rest are handed back, to be claimed again one by one:
+    they must not wait for what may be its holder's doing.
     """
     try:
         provisioner = targets.provisioner(jobs[0].grant.target)
@@ -127,8 +128,19 @@ def run_all(jobs: Sequence[Job]) -> bool:
             _failed(job, error)
         return False
     with provisioner.kept_open():
-        outcomes = [run(job, provisioner) for job in jobs if time.monotonic() < job.until]
-    return len(outcomes) == len(jobs) and all(outcomes)
+        for number, job in enumerate(jobs):
+            if time.monotonic() >= job.until or not run(job, provisioner):
+                _hand_back(jobs[number + 1 :])
+                return False
+    return True
+
+
+def _hand_back(jobs: Sequence[Job]) -> None:
+    """Let go of what was claimed and not begun. Where that fails the lease runs out."""
+    with transaction.atomic():
+        for job in jobs:
+            if (grant := _held(job)) is not None:
+                leases.drop(grant, next_try_at=clock.now())
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:

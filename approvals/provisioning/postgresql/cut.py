@@ -24,7 +24,7 @@ CUT_DEADLINE = 10
 """Seconds for a whole cut; it is tried again within 5 s of failing."""
 PAUSE = 0.0015
 """Seconds between two rounds of terminating. The server's own wait sleeps 100 ms a time."""
-REACT = 2.0
+REACT = 1.0
 """Seconds for sessions to end once sign-ins are blocked; an ordinary one needs milliseconds."""
 SETTLE = 1.0
 """Seconds, at most, to wait for sign-ins that had passed the server's check of the role before it
