@@ -79,11 +79,11 @@ class ListAdmin(Admin):
 
     actions = None
 
-    def lookup_allowed(self, lookup: str, *args: Any, **kwargs: Any) -> bool:
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """No filter on what is sealed or fences: one row more or less would tell it bit by bit."""
         if SEALED.intersection(lookup.split("__")):
             return False
-        return super().lookup_allowed(lookup, *args, **kwargs)
+        return super().lookup_allowed(lookup, value, request)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
