@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db.models import F, Prefetch
+from django.db.models import F, Prefetch, prefetch_related_objects
 from pydantic import BaseModel, ConfigDict
 
 from approvals import chain
@@ -285,8 +285,14 @@ def load_chain(request: AccessRequest, *, now: datetime | None = None) -> Chain:
         for stage in stages
     ]
     votes = Vote.objects.counting().filter(stage__in=[stage.pk for stage in stages])
-    cast = list(votes.select_related("voter"))
-    return _chain(now or clock.now(), stages, cast, candidates)
+    return _chain(now or clock.now(), stages, list(votes), candidates)
+
+
+def shown_chain(request: AccessRequest) -> Chain:
+    """The chain for people to read: the votes with their voters' names."""
+    loaded = load_chain(request)
+    prefetch_related_objects(list(loaded.votes), "voter")
+    return loaded
 
 
 def _by_person(pairs: list[tuple[int, int]], barred: set[int]) -> dict[int, frozenset[str]]:

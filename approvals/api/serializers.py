@@ -124,7 +124,7 @@ class RequestRow(RequestOut):
 
 def request_detail(request: AccessRequest, *, viewer: Person) -> Json:
     """A request with its chain, and what `viewer` may do about it."""
-    chain_ = policy.load_chain(request)
+    chain_ = policy.shown_chain(request)
     return {
         **RequestOut(request).data,
         "scope": request.scope,

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from approvals.models.locks import lock
 from approvals.models.requests import AccessRequest
 from approvals.models.targets import AccessLevel, Target
 from approvals.states import NOT_ENDED, EndReason, GrantState
@@ -23,7 +24,7 @@ class GrantQuerySet(models.QuerySet["Grant"]):
 
         Related rows are read in a second statement, for the reason given at requests.
         """
-        self.select_for_update().values_list("pk").get(pk=pk)
+        lock(self.model, pk)
         related = ("beneficiary", "level", "target", "request__requester")
         return self.select_related(*related).get(pk=pk)
 

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
+from approvals.models.locks import lock, lock_if_free
 from approvals.models.policies import PolicyVersion
 from approvals.models.targets import AccessLevel, Target
 from approvals.states import UNDECIDED, RequestState, StageState
@@ -38,13 +39,12 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         What a decision stands on, and the time, are read in a second statement: after a wait for
         the lock, PostgreSQL reads the locked row anew, but not the rows joined to it.
         """
-        self.select_for_update().values_list("pk").get(pk=pk)
+        lock(self.model, pk)
         return self._with_ground().get(pk=pk)
 
     def free(self, pk: int) -> AccessRequest | None:
         """The same without waiting: None if somebody else has it locked."""
-        rows = self.select_for_update(skip_locked=True).values_list("pk")
-        return self._with_ground().get(pk=pk) if rows.filter(pk=pk).first() else None
+        return self._with_ground().get(pk=pk) if lock_if_free(self.model, pk) else None
 
     def _with_ground(self) -> Self:
         related = ("requester", "beneficiary", "level", "target", "policy_version__policy")

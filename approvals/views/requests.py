@@ -89,7 +89,7 @@ class ShownStage:
 
 def _context(asked: AccessRequest, person: Person) -> dict[str, Any]:
     now = clock.now()
-    loaded = policy.load_chain(asked)
+    loaded = policy.shown_chain(asked)
     stages = _stages(loaded)
     grant = Grant.objects.filter(request=asked).select_related("beneficiary").first()
     events = _timeline(asked)
