@@ -2,7 +2,7 @@
 # Paths are relative throughout, so the checkout may lie below a directory with spaces in its name.
 
 PYTHON ?= python3
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?=
 RUN := .venv/bin/python
 # Named after the lock file's content: another lock file is another stamp, a mere new date is not.
 STAMP := .venv/.installed-$(shell cksum < requirements-dev.lock | tr ' ' '-')

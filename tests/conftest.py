@@ -124,6 +124,16 @@ def migrations_url(control: Control) -> str:
     return f"{control.url(MIGRATOR)}?options=-c%20role%3D{OWNER}"
 
 
+# Their tests start servers or processes of their own, however quick each is then.
+SLOW_FOLDERS = ("tests/approvals/provisioning/", "tests/debugflow/embedded/", "tests/faults/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW_FOLDERS):
+            item.add_marker(pytest.mark.slow)
+
+
 class Clock:
     """Moves the database's time, for this database and, under `db`, this transaction only."""
 
