@@ -366,3 +366,19 @@ def test_a_vote_that_waited_decides_on_what_is_so_after_the_wait(world: World, c
     request.refresh_from_db()
     assert request.state == RequestState.PENDING
     assert not Grant.objects.exists()
+
+
+def test_while_a_target_is_being_changed_nothing_is_opened_on_it(world: World, control: Control):
+    """Left for the next look, which sees what has become of it."""
+    grant = world.approved()
+    with psycopg.connect(control.url()) as other:
+        other.execute(
+            "SELECT FROM approvals_target WHERE id = %s FOR NO KEY UPDATE", [world.target.pk]
+        )
+        opening.open_grant(grant.pk, worker="w1")
+        grant.refresh_from_db()
+        assert grant.state == GrantState.SCHEDULED
+        assert "open" not in world.server.calls
+    opening.open_grant(grant.pk, worker="w1")
+    grant.refresh_from_db()
+    assert grant.state == GrantState.ACTIVE
