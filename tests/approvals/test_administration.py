@@ -257,6 +257,8 @@ class TestUnverifiedTargets:
             billing(name="b", environment="staging", config={**BILLING, "sslmode": "disable"}),
             world,
         )
+        assert refusals() == []
+        assert Target.objects.filter(kind="postgresql").count() == 2
 
     def test_it_may_always_be_switched_off(self, world: World, settings: Any):
         settings.ALLOW_UNVERIFIED_TARGETS = True

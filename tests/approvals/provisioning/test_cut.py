@@ -230,7 +230,7 @@ def test_an_opener_of_another_grant_is_not_disturbed(target: Target) -> None:
     mine, others, fence = target.opened(), target.order(), NotedFence()
     fence.before = lambda: target.provisioner.cut(mine)
     target.provisioner.open(others, fence)
-    target.sign_in(others.account).close()
+    assert not is_cut(target.sign_in(others.account))
 
 
 def test_cutting_again_and_cutting_nothing_are_fine(target: Target) -> None:
@@ -240,6 +240,7 @@ def test_cutting_again_and_cutting_nothing_are_fine(target: Target) -> None:
     target.end(account)
     target.provisioner.cut(account)
     target.provisioner.cut(Account(grant_id=account.grant_id, account=account.account, traces=[]))
+    assert target.provisioner.observe(account).gone
 
 
 def test_a_cut_reports_what_it_may_not_do(target: Target) -> None:
@@ -328,6 +329,7 @@ def test_what_a_holder_prepared_is_rolled_back_whatever_they_called_it(target: T
             ):
                 db.execute(statement)
         target.end(account)
+        assert target.ask("SELECT count(*) FROM pg_prepared_xacts") == 0
     finally:
         target.tell("DROP DATABASE legacy WITH (FORCE)", database="postgres")
 
