@@ -1,6 +1,13 @@
-"""The tables. Each module may import those before it: targets, policies, requests, grants."""
+"""The tables. Each may import those before: targets, policies, requests, grants, operations."""
 
-from approvals.models.grants import Grant, Step, StepKind
+from approvals.models.grants import Abandonment, Grant, Step, StepKind
+from approvals.models.operations import (
+    Alarm,
+    AlarmKind,
+    Heartbeat,
+    Installation,
+    Reconciliation,
+)
 from approvals.models.policies import Policy, PolicyVersion, Stage, StageGroup
 from approvals.models.requests import (
     AccessRequest,
@@ -13,15 +20,21 @@ from approvals.models.requests import (
 from approvals.models.targets import AccessLevel, Environment, Reach, Risk, Target
 
 __all__ = [
+    "Abandonment",
     "AccessLevel",
     "AccessRequest",
+    "Alarm",
+    "AlarmKind",
     "Candidate",
     "Decision",
     "Environment",
     "Grant",
+    "Heartbeat",
+    "Installation",
     "Policy",
     "PolicyVersion",
     "Reach",
+    "Reconciliation",
     "RequestKind",
     "RequestStage",
     "Risk",

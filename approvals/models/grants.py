@@ -71,6 +71,8 @@ class Grant(models.Model):
     next_try_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=500, blank=True)
     stuck_since = models.DateTimeField(null=True)
+    # Two people gave it up: unsafe, still tried, still an alarm, still `revoking`.
+    abandoned_at = models.DateTimeField(null=True)
 
     objects = GrantQuerySet.as_manager()
 
@@ -105,6 +107,11 @@ class Grant(models.Model):
                 name="grant_no_secret_after_the_end",
                 condition=~Q(state=GrantState.ENDED) | Q(secret=""),
             ),
+            models.CheckConstraint(
+                name="grant_abandoned_while_closing",
+                condition=Q(abandoned_at__isnull=True)
+                | Q(state__in=[GrantState.REVOKING, GrantState.ENDED]),
+            ),
         ]
         indexes = [
             models.Index(
@@ -137,6 +144,24 @@ class Grant(models.Model):
     def audit_subject(self) -> Subject:
         label = f"{self.level.name} on {self.target.name} for {self.beneficiary}"
         return Subject("grant", str(self.pk), label, f"request:{self.request_id}")
+
+
+class Abandonment(models.Model):
+    """One of the two people that it takes to abandon a grant. Never the holder (a trigger)."""
+
+    grant = models.ForeignKey(Grant, models.CASCADE, related_name="abandonments")
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    reason = models.CharField(max_length=300)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["at"]
+        constraints = [
+            models.UniqueConstraint(fields=["grant", "person"], name="abandonment_once_each"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.person} on {self.grant}"
 
 
 class StepKind(models.TextChoices):
