@@ -1,23 +1,24 @@
 """Closing: cut at once, clean up, read the target back, and only then say that it has ended.
 
 Never gives up and never lies: what fails stays `revoking`, keeps its error in sight and is tried
-again, cuts within 5 s and clean-ups within 60 s, for as long as it takes.
+again, cuts within 5 s and clean-ups within 60 s, for as long as it takes; hourly once two people
+have abandoned it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from approvals import attempts, grants, leases, targets
+from approvals import attempts, grants, leases, tallies, targets
 from approvals.errors import ProvisionError
 from approvals.models import Grant, Step, StepKind
-from approvals.provisioning.base import Account, Provisioner
+from approvals.provisioning.base import Account, Cleaned, Provisioner
 from approvals.states import EndReason, GrantState
 from approvals.transition import move
 from audit import clock, log
@@ -25,6 +26,7 @@ from audit.log import SYSTEM
 
 FIRST_RETRY = 0.5  # seconds; doubled with each attempt
 LAST_RETRY = {StepKind.CUT: 5.0, StepKind.CLEAN: 60.0}
+ABANDONED_RETRY = 3600.0  # seconds, whatever is left to be done: law 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +84,27 @@ def claim(
     """Commit the intent to end what is due, and take the leases of the attempts."""
     rows = cuts_due() if kind == StepKind.CUT else cleanups_due()
     rows = rows if only is None else rows.filter(pk=only)
-    jobs = []
     with transaction.atomic(), log.batch():
-        picked = leases.pick(rows, room or leases.Room(free=1))
+        if not (picked := leases.pick(rows, room or leases.Room(free=1))):
+            return []
         now = clock.now()
-        for grant in picked:
+        begun = leases.whole(picked)
+        for grant in begun:
             if grant.state != GrantState.REVOKING:
                 _intend(grant, now)
-            step = leases.take(grant, kind, worker=worker, now=now)
-            jobs.append(
-                Job(
-                    grant=grant,
-                    step=step,
-                    kind=kind,
-                    lease=grant.lease,
-                    target_id=grant.target_id,
-                    until=time.monotonic() + leases.LEASE[kind],
-                )
-            )
-    return jobs
+        steps = leases.take(begun, kind, worker=worker, now=now)
+    until = time.monotonic() + leases.LEASE[kind]
+    return [
+        Job(
+            grant=grant,
+            step=step,
+            kind=kind,
+            lease=grant.lease,
+            target_id=grant.target_id,
+            until=until,
+        )
+        for grant, step in zip(begun, steps, strict=True)
+    ]
 
 
 def _intend(grant: Grant, now: datetime) -> None:
@@ -115,11 +119,16 @@ def _intend(grant: Grant, now: datetime) -> None:
         grants.finish(grant, EndReason.EXPIRED, by=SYSTEM, now=now)
 
 
-def run_all(jobs: Sequence[Job]) -> bool:
+def _never() -> bool:
+    return False
+
+
+def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bool:
     """Carry out attempts at grants of one target over the same connections; whether all succeeded.
 
     After one that failed or took long the rest are handed back, to be claimed again one by one:
-    they must not wait for what may be its holder's doing.
+    they must not wait for what may be its holder's doing. So are those not begun when `stopping`
+    says that this process is to end: another takes them at once, and not after their lease.
     """
     try:
         provisioner = targets.provisioner(jobs[0].grant.target)
@@ -128,33 +137,57 @@ def run_all(jobs: Sequence[Job]) -> bool:
             _failed(job, error)
         return False
     with provisioner.kept_open():
-        for number, job in enumerate(jobs):
-            if time.monotonic() >= job.until or not run(job, provisioner):
-                _hand_back(jobs[number + 1 :])
-                return False
+        try:
+            left = _cut_together(jobs, provisioner)
+        except Exception as error:  # noqa: BLE001 - as in `run`
+            _failed(jobs[0], error)
+            _hand_back(jobs[1:])
+            return False
+        return _one_by_one(left, provisioner, stopping)
+
+
+def _cut_together(jobs: Sequence[Job], provisioner: Provisioner) -> Sequence[Job]:
+    """Cut many at once, as far as that goes; return the jobs that are left to be done singly."""
+    if len(jobs) < 2 or jobs[0].kind != StepKind.CUT:
+        return jobs
+    done = provisioner.cut_many([account_of(job.grant) for job in jobs])
+    if done:
+        _cut([job for job in jobs if job.grant.pk in done])
+    return [job for job in jobs if job.grant.pk not in done]
+
+
+def _one_by_one(
+    jobs: Sequence[Job], provisioner: Provisioner, stopping: Callable[[], bool]
+) -> bool:
+    for number, job in enumerate(jobs):
+        if stopping():
+            _hand_back(jobs[number:])
+            return True
+        if time.monotonic() >= job.until or not run(job, provisioner):
+            _hand_back(jobs[number + 1 :])
+            return False
     return True
 
 
 def _hand_back(jobs: Sequence[Job]) -> None:
-    """Let go of what was claimed and not begun. Where that fails the lease runs out."""
-    with transaction.atomic():
-        for job in jobs:
-            if (grant := _held(job)) is not None:
-                leases.drop(grant, next_try_at=clock.now())
+    leases.hand_back({job.grant.pk: job.lease for job in jobs})
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:
-    """Carry out one attempt; False if it failed, whatever it was, and will be tried again."""
+    """Carry out one attempt; False if it failed, whatever it was, and others may fare the same.
+
+    It will be tried again.
+    """
     try:
         account = account_of(job.grant)
         if job.kind == StepKind.CUT:
             provisioner.cut(account)
-            _cut(job)
+            _cut([job])
         else:
             _clean(job, provisioner, account)
     except Exception as error:  # noqa: BLE001 - a defect must neither hide nor stop the others
         _failed(job, error)
-        return False
+        return isinstance(error, ProvisionError) and bool(error.details.get("alone"))
     return True
 
 
@@ -166,34 +199,49 @@ def account_of(grant: Grant) -> Account:
 
 
 def _held(job: Job) -> Grant | None:
-    grant = Grant.objects.locked(job.grant.pk)
+    grant = Grant.objects.locked_like(job.grant)
     held = grant.state == GrantState.REVOKING and grant.lease == job.lease
     return grant if held else None
 
 
-def _cut(job: Job) -> None:
+def _cut(jobs: Sequence[Job]) -> None:
     """Write down that nobody is in. True whoever has the lease by now: `revoking` lets none in."""
+    keys = [job.grant.pk for job in jobs]
+    to_cut = Grant.objects.filter(pk__in=keys, state=GrantState.REVOKING, cut_at__isnull=True)
     with transaction.atomic(), log.batch():
-        grant = Grant.objects.locked(job.grant.pk)
-        if grant.state != GrantState.REVOKING or grant.cut_at is not None:
-            return
+        ours = set(to_cut.select_for_update().order_by("pk").values_list("pk", flat=True))
         now = clock.now()
-        grant.cut_at, grant.last_error, grant.attempts = now, "", 0
-        _done(job, now)
-        leases.drop(grant, "cut_at", "last_error", "attempts", next_try_at=now)
-        log.record(
-            "grant.cut", actor=SYSTEM, subject=grant, at=now, late_ms=lateness_ms(grant, now)
+        done = [job.grant for job in jobs if job.grant.pk in ours]
+        Grant.objects.filter(pk__in=ours).update(
+            cut_at=now, last_error="", attempts=0, stuck_since=None, **leases.free_at(now)
         )
+        steps = Step.objects.filter(grant__in=ours, kind=StepKind.CUT)
+        steps.update(finished_at=now, last_error="")
+        for grant in done:
+            late = lateness_ms(grant, now)
+            log.record("grant.cut", actor=SYSTEM, subject=grant, at=now, late_ms=late)
+    _count(done, now, of=len(jobs))
+
+
+def _count(done: Sequence[Grant], now: datetime, *, of: int) -> None:
+    for grant in done:
+        tallies.step(StepKind.CUT, "ok")
+        tallies.took(tallies.LATENESS, lateness_ms(grant, now) / 1000)
+    for _ in range(of - len(done)):  # another was faster
+        tallies.step(StepKind.CUT, "fenced")
 
 
 def lateness_ms(grant: Grant, now: datetime) -> int:
     """Milliseconds from the moment the access was to end (its end, or a revoke) to `now`."""
-    ends = [moment for moment in (grant.expires_at, grant.revoking_at) if moment]
-    return max(0, round((now - min(ends)).total_seconds() * 1000))
+    return round((grant.late_by(now) or timedelta()).total_seconds() * 1000)
 
 
 def _clean(job: Job, provisioner: Provisioner, account: Account) -> None:
-    provisioner.clean(account)
+    try:
+        _report(job.grant, provisioner.clean(account))
+    except ProvisionError as error:
+        _report(job.grant, error.details.get("cleaned"))
+        raise
     seen = provisioner.observe(account)
     if not seen.gone:
         left = ", ".join(seen.leftovers) or "a session or sign-in"
@@ -201,9 +249,18 @@ def _clean(job: Job, provisioner: Provisioner, account: Account) -> None:
     _ended(job)
 
 
+def _report(grant: Grant, cleaned: Cleaned | None) -> None:
+    """Write down what has become of what the holder had made: at once, since it is done."""
+    if not cleaned:
+        return
+    with transaction.atomic(), log.batch():
+        log.record("grant.quarantined", actor=SYSTEM, subject=grant, **asdict(cleaned))
+
+
 def _ended(job: Job) -> None:
     with transaction.atomic(), log.batch():
         if (grant := _held(job)) is None:
+            tallies.step(job.kind, "fenced")
             return
         now = clock.now()
         grant.ended_at, grant.last_error, grant.stuck_since = now, "", None
@@ -218,6 +275,7 @@ def _ended(job: Job) -> None:
             reason=grant.end_reason,
             account=grant.account,
         )
+    tallies.step(job.kind, "ok")
 
 
 def _done(job: Job, now: datetime) -> None:
@@ -229,6 +287,7 @@ def _failed(job: Job, error: Exception) -> None:
     """Write down a failure. That of a cut counts whoever has the lease by now, as its success does:
     a target that fails slowly would otherwise never be seen to fail."""
     failed = attempts.failure(error)
+    tallies.step(job.kind, "failed")
     with transaction.atomic(), log.batch():
         grant = Grant.objects.locked(job.grant.pk)
         ours = grant.lease == job.lease
@@ -241,10 +300,14 @@ def _failed(job: Job, error: Exception) -> None:
         grant.stuck_since = grant.stuck_since or now
         grant.save(update_fields=["last_error", "attempts", "stuck_since"])
         if ours:
-            leases.drop(grant, next_try_at=now + _backoff(job))
+            leases.drop(grant, next_try_at=now + _backoff(job, grant, failed.code))
 
 
-def _backoff(job: Job) -> timedelta:
+def _backoff(job: Job, grant: Grant, code: str) -> timedelta:
+    if code == "clean_unfinished":  # it got somewhere, and only needs more time
+        return timedelta(seconds=FIRST_RETRY)
+    if grant.is_abandoned:
+        return timedelta(seconds=ABANDONED_RETRY)
     exponent = min(job.step.attempts - 1, 10)
     return timedelta(seconds=min(LAST_RETRY[job.kind], FIRST_RETRY * 2**exponent))
 

@@ -8,7 +8,8 @@ state and lease here as its last act before COMMIT (`Fence.hold`), and a closing
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,10 +18,10 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from approvals import attempts, grants, leases, queue, scope, targets
+from approvals import attempts, grants, installation, leases, queue, scope, tallies, targets
 from approvals.errors import Fenced
-from approvals.models import AccessLevel, AccessRequest, Grant, Step, StepKind
-from approvals.provisioning.base import Opened, OpenOrder
+from approvals.models import Grant, Step, StepKind
+from approvals.provisioning.base import Opened, OpenOrder, Provisioner
 from approvals.states import EndReason, GrantState
 from approvals.transition import move
 from audit import clock, log
@@ -41,6 +42,7 @@ class Job:
     step: Step
     lease: str
     target_id: int
+    until: float  # on the monotonic clock: when the lease runs out
 
 
 def due() -> QuerySet[Grant]:
@@ -64,34 +66,35 @@ def claim(
     whose scope is not what was approved any more, ends here instead.
     """
     rows = due() if only is None else due().filter(pk=only)
-    jobs = []
     with transaction.atomic(), log.batch():
-        picked = leases.pick(rows, room or leases.Room(free=1))
+        if not (picked := leases.pick(rows, room or leases.Room(free=1))):
+            return []
+        grounded = _on_held_ground(picked)
         now = clock.now()
-        for grant in picked:
-            if _hold_ground(grant) and not _stopped(grant, now):
-                jobs.append(_begin(grant, worker=worker, now=now))
-    return jobs
+        begun = [grant for grant in grounded if not _stopped(grant, now)]
+        for grant in begun:
+            _intend(grant, worker=worker, now=now)
+        steps = leases.take(begun, StepKind.OPEN, worker=worker, now=now)
+    until = time.monotonic() + leases.LEASE[StepKind.OPEN]
+    return [
+        Job(grant=grant, step=step, lease=grant.lease, target_id=grant.target_id, until=until)
+        for grant, step in zip(begun, steps, strict=True)
+    ]
 
 
-def _hold_ground(grant: Grant) -> bool:
-    """Lock target and level against change and read all anew; False if one is being changed.
+def _on_held_ground(picked: list[Grant]) -> list[Grant]:
+    """Lock the grants' targets against change and read all anew; without those being changed.
 
-    Without it a target could move between our look at it and its own look for open grants. Its row
-    stands for its levels too: whoever changes one locks it first.
+    Else a target could move between our look at it and its own look for open grants. Its row stands
+    for its levels too: whoever changes one locks it first.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT FROM approvals_target WHERE id = %s FOR SHARE SKIP LOCKED", [grant.target_id]
+            "SELECT id FROM approvals_target WHERE id = ANY(%s) ORDER BY id FOR SHARE SKIP LOCKED",
+            [sorted({grant.target_id for grant in picked})],
         )
-        if not cursor.rowcount:
-            return False
-    grant.level = AccessLevel.objects.select_related("target").get(pk=grant.level_id)
-    grant.target = grant.level.target
-    people = AccessRequest.objects.select_related("requester", "beneficiary", "policy_version")
-    grant.request = people.get(pk=grant.request_id)
-    grant.beneficiary = grant.request.beneficiary
-    return True
+        held = {pk for (pk,) in cursor.fetchall()}
+    return leases.whole(grant for grant in picked if grant.target_id in held)
 
 
 def _stopped(grant: Grant, now: datetime) -> bool:
@@ -112,6 +115,7 @@ def _obstacle(grant: Grant, now: datetime) -> tuple[EndReason, str, str] | None:
     if grant.state == GrantState.SCHEDULED and grant.activate_before <= now:
         return EndReason.UNUSED, "activation_ttl", "It could not be opened in time."
     request.level, request.target = grant.level, grant.target
+    request.level.target = grant.target
     fresh = scope.of(request)
     if {scope.digest(fresh), scope.digest(grant.scope)} != {grant.scope_hash}:
         changed = ", ".join(scope.differences(grant.scope, fresh)) or "the stored scope"
@@ -120,22 +124,22 @@ def _obstacle(grant: Grant, now: datetime) -> tuple[EndReason, str, str] | None:
     return None
 
 
-def _begin(grant: Grant, *, worker: str, now: datetime) -> Job:
-    if grant.state == GrantState.SCHEDULED:
-        grant.open_before = now + timedelta(seconds=OPEN_BUDGET)
-        grant.expires_at = grant.open_before + timedelta(seconds=grant.scope["duration"])
-        grant.secret = grants.seal(grant, secrets.token_urlsafe(24))
-        move(
-            grant,
-            GrantState.PROVISIONING,
-            by=SYSTEM,
-            at=now,
-            changed=("open_before", "expires_at", "secret"),
-            expires_at=grant.expires_at,
-            worker=worker,
-        )
-    step = leases.take(grant, StepKind.OPEN, worker=worker, now=now)
-    return Job(grant=grant, step=step, lease=grant.lease, target_id=grant.target_id)
+def _intend(grant: Grant, *, worker: str, now: datetime) -> None:
+    """Write down, before the target is touched, when it will end at the latest."""
+    if grant.state != GrantState.SCHEDULED:
+        return
+    grant.open_before = now + timedelta(seconds=OPEN_BUDGET)
+    grant.expires_at = grant.open_before + timedelta(seconds=grant.scope["duration"])
+    grant.secret = grants.seal(grant, secrets.token_urlsafe(24))
+    move(
+        grant,
+        GrantState.PROVISIONING,
+        by=SYSTEM,
+        at=now,
+        changed=("open_before", "expires_at", "secret"),
+        expires_at=grant.expires_at,
+        worker=worker,
+    )
 
 
 class LeaseFence:
@@ -158,18 +162,44 @@ class LeaseFence:
             step.save(update_fields=["traces"])
 
 
-def run_all(jobs: Sequence[Job]) -> bool:
-    """Carry out attempts one after the other; whether all succeeded."""
-    outcomes = [run(job) for job in jobs]
-    return all(outcomes)
+def _never() -> bool:
+    return False
 
 
-def run(job: Job) -> bool:
+def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bool:
+    """Carry out attempts at one target over the same connections; whether all succeeded.
+
+    After one that failed or took long the rest are handed back, to be claimed again one by one; so
+    are those not begun when `stopping` says that this process is to end.
+    """
+    try:
+        provisioner = targets.provisioner(jobs[0].grant.target)
+    except Exception as error:  # noqa: BLE001 - as in `run`
+        for job in jobs:
+            _failed(job, error)
+        return False
+    with provisioner.kept_open():
+        for number, job in enumerate(jobs):
+            if stopping():
+                _hand_back(jobs[number:])
+                return True
+            if time.monotonic() >= job.until or not run(job, provisioner):
+                _hand_back(jobs[number + 1 :])
+                return False
+    return True
+
+
+def _hand_back(jobs: Sequence[Job]) -> None:
+    leases.hand_back({job.grant.pk: job.lease for job in jobs})
+
+
+def run(job: Job, provisioner: Provisioner) -> bool:
     """Make the account and activate the grant; False if that failed, whatever it was."""
     try:
-        opened = _open(job)
+        opened = _open(job, provisioner)
         _activate(job, opened)
     except Fenced:
+        tallies.step(StepKind.OPEN, "fenced")
         logger.info("an opening was overtaken and rolled back", grant=job.grant.pk)
     except Exception as error:  # noqa: BLE001 - a defect must neither hide nor stop the others
         _failed(job, error)
@@ -177,7 +207,7 @@ def run(job: Job) -> bool:
     return True
 
 
-def _open(job: Job) -> Opened:
+def _open(job: Job, provisioner: Provisioner) -> Opened:
     grant = job.grant
     order = OpenOrder(
         grant_id=grant.pk,
@@ -187,12 +217,13 @@ def _open(job: Job) -> Opened:
         password=grants.unsealed(grant),
         duration=grant.scope["duration"],
         known=job.step.traces,
+        stamp=installation.stamp(),
     )
-    return targets.provisioner(grant.target).open(order, LeaseFence(job))
+    return provisioner.open(order, LeaseFence(job))
 
 
 def _held(job: Job) -> Grant:
-    grant = Grant.objects.locked(job.grant.pk)
+    grant = Grant.objects.locked_like(job.grant)
     if grant.state != GrantState.PROVISIONING or grant.lease != job.lease:
         raise Fenced
     return grant
@@ -219,11 +250,14 @@ def _activate(job: Job, opened: Opened) -> None:
             account=grant.account,
             attempts=job.step.attempts,
         )
+    tallies.step(StepKind.OPEN, "ok")
+    tallies.took(tallies.OPENING, (now - grant.opens_at).total_seconds())
 
 
 def _failed(job: Job, error: Exception) -> None:
     """Try again within the budget, or undo what may have been done."""
     failed = attempts.failure(error)
+    tallies.step(StepKind.OPEN, "failed")
     with transaction.atomic(), log.batch():
         try:
             grant = _held(job)
@@ -244,4 +278,4 @@ def _failed(job: Job, error: Exception) -> None:
 def open_grant(grant_id: int, *, worker: str) -> None:
     """Open one grant if it is due and nobody else is at it."""
     for job in claim(worker=worker, only=grant_id):
-        run(job)
+        run_all([job])

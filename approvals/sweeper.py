@@ -12,90 +12,92 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 import structlog
 from django.db import connections
 
-from approvals import closing, leases, opening, workflow
+from approvals import (
+    alarms,
+    closing,
+    comparison,
+    heartbeats,
+    leases,
+    opening,
+    reconciler,
+    workflow,
+)
+from approvals.crews import Chore, Crew
 from approvals.models import StepKind
 from audit import context
 
 logger = structlog.get_logger(__name__)
 
 THREADS_MOST = 64
-BATCH = 6  # grants of one target that a thread takes on at once, for the sake of its connections
-
-
-class _Crew:
-    """Threads for one kind of work, and what they have in flight per target."""
-
-    def __init__(self, threads: int, name: str, *, batch: int) -> None:
-        self.threads = threads
-        self.batch = batch
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._lock = threading.Lock()
-        self._in_flight: Counter[int] = Counter()
-
-    def room(self, failing: Collection[int], not_at: frozenset[int]) -> leases.Room:
-        with self._lock:
-            return leases.Room(
-                free=self.threads - self._in_flight.total(),
-                batch=self.batch,
-                in_flight=Counter(self._in_flight),
-                failing=frozenset(failing),
-                not_at=not_at,
-            )
-
-    def took(self, target: int) -> None:
-        with self._lock:
-            self._in_flight[target] += 1
-
-    def landed(self, target: int) -> None:
-        with self._lock:
-            self._in_flight[target] -= 1
-            if self._in_flight[target] <= 0:
-                del self._in_flight[target]
-
-    @property
-    def idle(self) -> bool:
-        with self._lock:
-            return not self._in_flight
+COMPARISONS = 4  # targets compared with the ledger at once
+ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
+# Grants of one target that a thread takes on at once. Cuts, since they are made together; the rest
+# one after the other, for the sake of its connections.
+CUTS, OTHERS = 25, 6
 
 
 class Sweeper:
     """One loop and its threads. `interval` is the seconds between two looks."""
 
-    def __init__(self, *, interval: float = 0.5, threads: int = 16, name: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        interval: float = 0.5,
+        threads: int = 16,
+        name: str = "",
+        heart: heartbeats.Heart | None = None,
+    ) -> None:
         self.interval = interval
         self.threads = min(threads, THREADS_MOST)
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.heart = heart or heartbeats.Heart()
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._rung = ""
         self._failing: set[int] = set()
         self._rest_after = 0.0
-        self._expiring: Future[None] | None = None
-        self._cuts = _Crew(self.threads, "cut", batch=BATCH)
-        self._rest = _Crew(self.threads, "sweep", batch=BATCH)
+        self._cuts = Crew(self.threads, "cut", batch=CUTS)
+        self._rest = Crew(self.threads, "sweep", batch=OTHERS)
+        self._comparisons = Crew(COMPARISONS, "compare", batch=1)
+        told = f"sweep-{self.name}"
+        self._chores = (
+            Chore(expire_requests, every=self.interval, name=told),
+            Chore(alarms.keep, every=ALARMS_EVERY, name=told),
+            Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
+        )
 
     def run(self) -> None:
         """Sweep until `stop`. A database that is away is waited for."""
+        _here.add(self)
         while not self._stopping.is_set():
-            with context.bind(request_id=f"sweep-{self.name}"):
+            told, self._rung = self._rung or f"sweep-{self.name}", ""
+            with context.bind(request_id=told):
                 found = self.tick()
             if not found:
                 self._wake.wait(self.interval)
             self._wake.clear()
-        for crew in (self._cuts, self._rest):
-            crew.pool.shutdown(wait=True)
+        _here.discard(self)
+        for one in (self._cuts, self._rest, self._comparisons, *self._chores):
+            one.pool.shutdown(wait=True)
+        self._look(self._stop_beating)
+
+    def wake(self, rung: str) -> None:
+        """Look now, and not at the next interval; Events name `rung` as what caused them."""
+        self._rung = rung
+        self._wake.set()
 
     def stop(self) -> None:
-        """Claim nothing more; `run` returns when what is in flight has ended."""
+        """Claim nothing more, hand back what is not begun; `run` returns when the rest has ended.
+
+        Safe in a signal handler.
+        """
         self._stopping.set()
         self._wake.set()
 
@@ -106,10 +108,13 @@ class Sweeper:
         target has more cuts due than there is room for, nothing else is begun there.
         """
         claimed = self._look(self._begin_cuts)
+        self._look(self._beat)
         if claimed and time.monotonic() < self._rest_after:
             return claimed
         self._rest_after = time.monotonic() + self.interval
-        return claimed + self._look(self._begin_others) + self._look(self._begin_expiring)
+        for chore in self._chores:
+            chore.begin()
+        return claimed + self._look(self._begin_others) + self._look(self._begin_comparisons)
 
     def _look(self, part: Callable[[], int]) -> int:
         """One part of a look. Whatever goes wrong in it stops neither the others nor the loop."""
@@ -122,30 +127,31 @@ class Sweeper:
             connections.close_all()
 
     def _begin_cuts(self) -> int:
-        return self._claim(self._cuts, self._claim_cuts, closing.run_all)
+        claimed = self._claim(self._cuts, self._claim_cuts, self._close)
+        self.heart.looked()
+        return claimed
+
+    def _beat(self) -> int:
+        """After the cuts of this look have gone to their threads, so that none waits for it."""
+        self.heart.beat()
+        return 0
+
+    def _stop_beating(self) -> int:
+        self.heart.stop()
+        return 0
 
     def _begin_others(self) -> int:
         cutting = frozenset(closing.cuts_due().values_list("target", flat=True))
-        cleanups = self._claim(self._rest, self._claim_cleanups, closing.run_all, not_at=cutting)
-        opens = self._claim(self._rest, self._claim_opens, opening.run_all, not_at=cutting)
+        cleanups = self._claim(self._rest, self._claim_cleanups, self._close, not_at=cutting)
+        opens = self._claim(self._rest, self._claim_opens, self._open, not_at=cutting)
         return cleanups + opens
 
-    def _begin_expiring(self) -> int:
-        """Close overdue requests, on a thread: it may have to wait for the database."""
-        if self._expiring is None or self._expiring.done():
-            self._expiring = self._rest.pool.submit(self._expire)
-        return 0
-
-    def _expire(self) -> None:
-        try:
-            with context.bind(request_id=f"sweep-{self.name}"):
-                expire_requests()
-        finally:
-            connections.close_all()
+    def _begin_comparisons(self) -> int:
+        return self._claim(self._comparisons, self._claim_comparisons, reconciler.run_all)
 
     def _claim(
         self,
-        crew: _Crew,
+        crew: Crew,
         claim: Callable[[leases.Room], list[Any]],
         work: Callable[[list[Any]], bool],
         not_at: frozenset[int] = frozenset(),
@@ -169,12 +175,20 @@ class Sweeper:
     def _claim_cleanups(self, room: leases.Room) -> list[closing.Job]:
         return closing.claim(StepKind.CLEAN, worker=self.name, room=room)
 
+    def _close(self, jobs: list[closing.Job]) -> bool:
+        return closing.run_all(jobs, stopping=self._stopping.is_set)
+
+    def _claim_comparisons(self, room: leases.Room) -> list[comparison.Job]:
+        return reconciler.claim(worker=self.name, most=room.free)
+
     def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
-        # One at a time: an opening may take half of its budget.
-        return opening.claim(worker=self.name, room=replace(room, batch=1))
+        return opening.claim(worker=self.name, room=room)
+
+    def _open(self, jobs: list[opening.Job]) -> bool:
+        return opening.run_all(jobs, stopping=self._stopping.is_set)
 
     def _work(
-        self, crew: _Crew, work: Callable[[list[Any]], bool], target: int, jobs: list[Any]
+        self, crew: Crew, work: Callable[[list[Any]], bool], target: int, jobs: list[Any]
     ) -> None:
         succeeded = False
         try:
@@ -182,12 +196,23 @@ class Sweeper:
                 succeeded = work(jobs)
         except Exception:
             # Whatever it was, the lease runs out and the next look finds the row again.
-            logger.exception("a sweep failed", grants=[job.grant.pk for job in jobs])
+            logger.exception("a sweep failed", target=target)
         finally:
             connections.close_all()
             crew.landed(target)
-            (self._failing.discard if succeeded else self._failing.add)(target)
-            self._wake.set()
+            if crew is not self._comparisons:  # they fail, and succeed, for reasons of their own
+                (self._failing.discard if succeeded else self._failing.add)(target)
+                self._wake.set()
+
+
+_here: set[Sweeper] = set()
+
+
+def wake(rung: str) -> bool:
+    """Have the sweeper of this process look now; False if it has none that runs."""
+    for sweeper in list(_here):
+        sweeper.wake(rung)
+    return bool(_here)
 
 
 def _target(job: Any) -> int:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.db import DatabaseError, transaction
 
-from approvals import administration, closing, grants, opening
+from approvals import administration, closing, grants, opening, targets
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.models import AccessLevel, Grant, Step, StepKind
 from approvals.states import EndReason, GrantState
@@ -61,7 +61,7 @@ class TestOpening:
         assert "open" not in world.server.calls
         latest = grant.expires_at - timedelta(seconds=opening.OPEN_BUDGET + HOUR)
         assert before <= latest <= database_clock.now()
-        assert opening.run(job)
+        assert opening.run_all([job])
 
     def test_a_wanted_start_is_waited_for(self, world: World, clock):
         start = database_clock.now() + timedelta(hours=2)
@@ -159,7 +159,7 @@ class TestOpening:
         """The account was made, but the worker died before it could say so."""
         grant = world.approved()
         [job] = opening.claim(worker="w1", only=grant.pk)
-        opening._open(job)
+        opening._open(job, targets.provisioner(job.grant.target))
         opening.open_grant(grant.pk, worker="w2")
         grant.refresh_from_db()
         assert grant.state == GrantState.PROVISIONING  # w1's lease still runs
@@ -168,7 +168,7 @@ class TestOpening:
         grant.refresh_from_db()
         assert grant.state == GrantState.ACTIVE
         assert len(world.server.accounts) == 1
-        assert not opening.run(job) or grant.state == GrantState.ACTIVE
+        assert not opening.run_all([job]) or grant.state == GrantState.ACTIVE
 
     def test_a_grant_that_somebody_altered_in_the_database_is_not_opened(self, world: World):
         """What was approved is what the hash says, and the database lets nobody alter it."""
@@ -186,7 +186,7 @@ class TestFencing:
         grants.release(grant.pk, by=world.alice)
         close(grant)
         assert grant.state == GrantState.ENDED
-        opening.run(job)
+        opening.run_all([job])
         grant.refresh_from_db()
         assert grant.state == GrantState.ENDED
         assert not world.server.accounts
@@ -197,7 +197,7 @@ class TestFencing:
         clock.forward(46)
         opening.open_grant(grant.pk, worker="w2")
         account = world.server.accounts[grant.account]
-        opening.run(slow)
+        opening.run_all([slow])
         assert world.server.accounts[grant.account] is account
         grant.refresh_from_db()
         assert grant.state == GrantState.ACTIVE

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("committed")
 
 
 @contextmanager
-def sweeping(count: int = 1, **options) -> Iterator[list[Sweeper]]:
-    sweepers = [Sweeper(interval=0.05, name=f"s{n}", **options) for n in range(count)]
+def sweeping(count: int = 1, *, interval: float = 0.05, **options: Any) -> Iterator[list[Sweeper]]:
+    sweepers = [Sweeper(interval=interval, name=f"s{n}", **options) for n in range(count)]
     threads = [threading.Thread(target=sweeper.run) for sweeper in sweepers]
     for thread in threads:
         thread.start()

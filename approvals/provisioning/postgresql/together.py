@@ -1,0 +1,122 @@
+"""Many cuts at once, for when much is due in the same second: the same steps, each taken for all.
+
+It does what goes smoothly and says what that was. Whatever is fought over, stalls or looks odd is
+left to `cut`, one account after the other, so that no holder's doing holds up another's cut.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psycopg
+from psycopg import sql
+
+from approvals.errors import ProvisionError
+from approvals.provisioning.base import Account
+
+from .account import cluster_of, oids_of, opener_name, ours
+from .connect import Db, Deadline, Dialer, all_rows
+from .sessions import PAUSE, terminate, wait_for_sign_ins
+
+JOINT_DEADLINE = 5
+"""Seconds for all of it. An ordinary one takes a fraction of one."""
+PATIENCE = 0.5
+"""Seconds for sessions to go and for roles to be closed, which takes milliseconds. What takes
+longer is left to the single cuts."""
+NAME = "dbgf-cut-many"
+
+
+def cut_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:
+    """Cut what can be cut together; return the grants of which it is certain.
+
+    Certain is what `cut` would call done: no opener is left that could still commit, every role of
+    theirs has a committed NOLOGIN or is gone, and a scan begun after that found no session.
+    """
+    if dialer.replicas:
+        return frozenset()
+    deadline = Deadline(JOINT_DEADLINE)
+    with dialer.session(NAME, deadline) as db:
+        if not _ended_openers(db, [opener_name(one.grant_id) for one in accounts]):
+            return frozenset()
+        here = cluster_of(db)
+        accounts = [ours(db, account, here=here) for account in accounts]
+        oids = sorted({oid for account in accounts for oid in oids_of(account.traces)})
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            closed = pool.submit(_close_all, dialer, oids, deadline)
+            _end_sessions(db, oids, closed)
+        return _done(db, accounts, oids)
+
+
+def _ended_openers(db: Db, names: Sequence[str]) -> bool:
+    patience = Deadline(PATIENCE)
+    while all_rows(
+        db,
+        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user)"
+        " AND application_name = ANY(%(names)s::text[])",
+        names=names,
+    ):
+        if patience.passed:
+            return False
+        time.sleep(PAUSE)
+    return True
+
+
+def _close_all(dialer: Dialer, oids: Sequence[int], deadline: Deadline) -> None:
+    """Set NOLOGIN on all of them in one transaction, or on none: then they are closed singly."""
+    try:
+        with dialer.session(NAME, deadline) as db, db.transaction():
+            limit = sql.SQL("SET LOCAL lock_timeout = {}").format(round(PATIENCE * 1000))
+            db.execute(limit)
+            # No waiting for a synchronous replica, which may be dead.
+            db.execute("SET LOCAL synchronous_commit TO 'local'")
+            found = _open_roles(db, oids)
+            for name in found.values():
+                db.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
+            # A name may have gone to a stranger between the two: then ours is open still.
+            if _open_roles(db, oids):
+                raise psycopg.Rollback
+    except ProvisionError:
+        return  # whoever is not closed is found so by the scan
+
+
+def _open_roles(db: Db, oids: Sequence[int]) -> dict[int, str]:
+    rows = all_rows(
+        db,
+        "SELECT oid, rolname FROM pg_roles WHERE oid = ANY(%(oids)s::oid[]) AND rolcanlogin",
+        oids=oids,
+    )
+    return dict(rows)
+
+
+def _end_sessions(db: Db, oids: Sequence[int], closed: Future[None]) -> None:
+    while not closed.done():
+        terminate(db, oids)
+        time.sleep(PAUSE)
+    closed.result()
+
+
+def _done(db: Db, accounts: Sequence[Account], oids: Sequence[int]) -> frozenset[int]:
+    """Return the grants whose roles are all closed, and nobody in.
+
+    A session that does not react to being terminated, or a role that could not be closed, keeps its
+    own grant from being among them and no other.
+    """
+    still_open = _open_roles(db, oids).keys()
+    wait_for_sign_ins(db)
+    patience = Deadline(PATIENCE)
+    while terminate(db, oids) and not patience.passed:
+        time.sleep(PAUSE)
+    done = set(oids) - still_open - _in_session(db, oids)
+    return frozenset(one.grant_id for one in accounts if done.issuperset(oids_of(one.traces)))
+
+
+def _in_session(db: Db, oids: Sequence[int]) -> set[int]:
+    rows = all_rows(
+        db,
+        "SELECT DISTINCT usesysid FROM pg_stat_activity WHERE usesysid = ANY(%(oids)s::oid[])",
+        oids=oids,
+    )
+    return {oid for (oid,) in rows}
