@@ -19,6 +19,9 @@ from approvals.errors import Invalid
 
 M = TypeVar("M", bound=BaseModel)
 
+STAMP = "debugflow "
+"""What the stamp that is left on every account begins with; the installation's own key follows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOrder:
@@ -31,6 +34,8 @@ class OpenOrder:
     password: str
     duration: int
     known: Sequence[Mapping[str, Any]] = ()
+    stamp: str = ""
+    """Whose the account is, to be left on it: installations that share a target tell by it."""
 
     def __repr__(self) -> str:
         return f"OpenOrder(grant_id={self.grant_id}, account={self.account!r})"
@@ -80,6 +85,78 @@ class Observation:
     def gone(self) -> bool:
         """Whether nothing at all is left of the account."""
         return not (self.sessions or self.can_sign_in or self.leftovers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Names, the first of them, and how many there were."""
+
+    names: tuple[str, ...] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What one attempt at a clean-up did to things that the account's holder had made."""
+
+    quarantined: Sample = Sample()
+    """They belong to a role that nobody can use."""
+    disarmed: Sample = Sample()
+    """Code that ran as its owner, and now runs as whoever calls it."""
+    dropped: Sample = Sample()
+    """They could belong to nobody else."""
+
+    def __bool__(self) -> bool:
+        return bool(self.quarantined.count or self.disarmed.count or self.dropped.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The account of a live grant, as a survey compares it with what is there."""
+
+    grant_id: int
+    account: str
+    traces: Sequence[Mapping[str, Any]]
+    rights: Mapping[str, Any]
+    valid_until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An account on the target that bears a name of ours, or once was a known grant's.
+
+    The undo data of the attempt that made it holds every item of `trace`. `differences` are, in
+    words, what is not as that attempt left it; empty for an account that is no known grant's.
+    """
+
+    account: str
+    trace: Mapping[str, Any]
+    stamp: str = ""
+    can_sign_in: bool
+    sessions: int
+    removable: bool
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a target holds of ours. `findings` are, in words, what is wrong beside the accounts."""
+
+    accounts: tuple[Found, ...]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """One session that was ended because of where it came from; no address means the host itself.
+
+    `number` and `began_at` tell it from every other session of the target.
+    """
+
+    account: str
+    address: str
+    number: int
+    began_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +220,47 @@ class Provisioner(abc.ABC):
 
     @abc.abstractmethod
     def cut(self, account: Account) -> None:
-        """Block sign-ins, end openers that still run, end sessions; return when all are gone."""
+        """Block sign-ins, end openers that still run, end sessions; return when all are gone.
+
+        A `ProvisionError` with `alone` true in its details failed soon and at a part of the target
+        that others' cuts need not wait for.
+        """
+
+    def cut_many(self, accounts: Sequence[Account]) -> frozenset[int]:
+        """Cut what can be cut together and soon; return the grants of which that is certain.
+
+        The others are left to `cut`, and no one of them may hold up the rest.
+        """
+        return frozenset()
 
     @abc.abstractmethod
-    def clean(self, account: Account) -> None:
-        """Remove the account and what it left. Expects `cut` to have succeeded."""
+    def clean(self, account: Account) -> Cleaned:
+        """Remove the account and what it left. Expects `cut` to have succeeded.
+
+        A `ProvisionError` may have a `Cleaned` in its details, as `cleaned`: what was done before
+        it. With code `clean_unfinished` the attempt got somewhere and had no time for the rest.
+        """
 
     @abc.abstractmethod
     def observe(self, account: Account) -> Observation:
         """Read the target back; the only ground for saying that access has ended."""
+
+    @abc.abstractmethod
+    def survey(
+        self, known: Sequence[Known], *, levels: Sequence[Mapping[str, Any]], stamp: str
+    ) -> Survey:
+        """List all accounts that bear our names, and what differs from what `known` ones must be.
+
+        `levels` are the rights of the target's levels. It changes nothing, and asks a number of
+        questions that does not grow with the accounts.
+        """
+
+    @abc.abstractmethod
+    def end_elsewhere(self, accounts: Sequence[Account], networks: Sequence[str]) -> list[Ended]:
+        """End every session of these accounts that comes from outside `networks` (CIDR).
+
+        Without any networks every session does. Returns what was ended.
+        """
 
     @abc.abstractmethod
     def summarise(self, rights: Mapping[str, Any]) -> tuple[str, ...]:
@@ -179,6 +288,12 @@ class Provisioner(abc.ABC):
     def unverified(cls, config: Mapping[str, Any]) -> str:
         """Return why another system could pass itself off as this target; empty if none could."""
         return ""
+
+    @classmethod
+    def hindering(cls, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+        """Return the fields besides `address_fields` whose change would hinder ending an access."""
+        names = cls.revocation_fields
+        return [name for name in names if before.get(name) != after.get(name)]
 
     @classmethod
     @abc.abstractmethod

@@ -7,10 +7,12 @@ there, look, and inject faults. It is never offered in a form.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,14 +21,21 @@ from approvals.errors import Invalid, ProvisionError
 
 from .base import (
     Account,
+    Cleaned,
+    Ended,
     Fence,
     Finding,
+    Found,
+    Known,
     Observation,
     Opened,
     OpenOrder,
     Provisioner,
+    Survey,
     parsed,
 )
+
+NAMED_OURS = re.compile(r"dbgf_[0-9]+")
 
 
 class MemoryConfig(BaseModel):
@@ -52,6 +61,8 @@ class MemoryAccount:
     level: str
     valid_until: datetime
     can_sign_in: bool = True
+    stamp: str = ""
+    removable: bool = True
 
 
 @dataclass(eq=False)
@@ -60,13 +71,16 @@ class MemorySession:
 
     account_id: int
     alive: bool = True
+    address: str = "127.0.0.1"
+    number: int = 0
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(eq=False)
 class MemoryOpener:
     """An `open` under way. Once ended by a cut it can commit no more."""
 
-    account: str
+    grant_id: int
     ended: bool = False
 
     def commit(self) -> None:
@@ -118,7 +132,7 @@ class MemoryServer:
         if waiting := self._faults.get(verb):
             raise waiting.pop(0)
 
-    def sign_in(self, account: str, password: str) -> MemorySession:
+    def sign_in(self, account: str, password: str, *, address: str = "127.0.0.1") -> MemorySession:
         """Begin a session as its holder would; raise `PermissionError` when refused."""
         with self.lock:
             found = self.accounts.get(account)
@@ -126,7 +140,7 @@ class MemoryServer:
                 raise PermissionError(account)
             if found.valid_until <= self.clock():
                 raise PermissionError(f"{account} is past its time")
-            session = MemorySession(found.id)
+            session = MemorySession(found.id, address=address, number=len(self.sessions) + 1)
             self.sessions.append(session)
             return session
 
@@ -134,10 +148,10 @@ class MemoryServer:
         """Return an id that no account has had."""
         return next(self._ids)
 
-    def add_stranger(self, name: str, password: str, *, until: datetime) -> None:
+    def add_stranger(self, name: str, password: str, *, until: datetime, **more: Any) -> None:
         """Make an account that is not ours, as somebody else on the server could."""
         self.accounts[name] = MemoryAccount(
-            id=self.next_id(), password=password, level="", valid_until=until
+            id=self.next_id(), password=password, level="", valid_until=until, **more
         )
 
     def live(self, ids: set[int]) -> list[MemorySession]:
@@ -171,7 +185,7 @@ class MemoryProvisioner(Provisioner):
             server.enter("open")
             self._check_scope(order)
             self._check_name(order)
-            opener = MemoryOpener(order.account)
+            opener = MemoryOpener(order.grant_id)
             server.openers.append(opener)
         until = fence.now() + timedelta(seconds=order.duration)
         staged = self._staged(order, until)
@@ -205,6 +219,7 @@ class MemoryProvisioner(Provisioner):
             password=order.password,
             level=parsed(MemoryRights, order.rights).level,
             valid_until=until,
+            stamp=order.stamp,
         )
 
     def extend(self, account: Account, valid_until: datetime) -> None:
@@ -221,18 +236,19 @@ class MemoryProvisioner(Provisioner):
         with self.server.lock:
             self.server.enter("cut")
             for opener in self.server.openers:
-                opener.ended = opener.ended or opener.account == account.account
+                opener.ended = opener.ended or opener.grant_id == account.grant_id
             if found := self._ours(account):
                 found.can_sign_in = False
             for session in self.server.live(_ids(account.traces)):
                 session.alive = False
 
-    def clean(self, account: Account) -> None:
-        """See `Provisioner.clean`."""
+    def clean(self, account: Account) -> Cleaned:
+        """See `Provisioner.clean`. Nothing can be made here, so nothing is left."""
         with self.server.lock:
             self.server.enter("clean")
             if self._ours(account):
                 del self.server.accounts[account.account]
+        return Cleaned()
 
     def observe(self, account: Account) -> Observation:
         """See `Provisioner.observe`."""
@@ -248,6 +264,58 @@ class MemoryProvisioner(Provisioner):
     def _ours(self, account: Account) -> MemoryAccount | None:
         found = self.server.accounts.get(account.account)
         return found if found and found.id in _ids(account.traces) else None
+
+    def survey(
+        self, known: Sequence[Known], *, levels: Sequence[Mapping[str, Any]], stamp: str
+    ) -> Survey:
+        """See `Provisioner.survey`."""
+        with self.server.lock:
+            self.server.enter("survey")
+            owner = {id: one for one in known for id in _ids(one.traces)}
+            named = self.server.accounts.items()
+            accounts = [
+                self._found(name, one, owner.get(one.id))
+                for name, one in named
+                if NAMED_OURS.fullmatch(name) or one.id in owner
+            ]
+        wanted = {parsed(MemoryRights, rights).level for rights in levels}
+        missing = sorted(wanted - self.server.levels.keys())
+        findings = [f"there is no level {name}" for name in missing]
+        return Survey(accounts=tuple(accounts), findings=tuple(findings))
+
+    def _found(self, name: str, account: MemoryAccount, known: Known | None) -> Found:
+        return Found(
+            account=name,
+            trace={"id": account.id},
+            stamp=account.stamp,
+            can_sign_in=account.can_sign_in,
+            sessions=len(self.server.live({account.id})),
+            removable=account.removable,
+            differences=tuple(_differences(account, known)) if known else (),
+        )
+
+    def end_elsewhere(self, accounts: Sequence[Account], networks: Sequence[str]) -> list[Ended]:
+        """See `Provisioner.end_elsewhere`."""
+        with self.server.lock:
+            self.server.enter("end_elsewhere")
+            owner = {id: one.account for one in accounts for id in _ids(one.traces)}
+            admitted = [ip_network(network) for network in networks]
+            outside = [
+                session
+                for session in self.server.live(set(owner))
+                if not any(ip_address(session.address) in network for network in admitted)
+            ]
+            for session in outside:
+                session.alive = False
+        return [
+            Ended(
+                account=owner[one.account_id],
+                address=one.address,
+                number=one.number,
+                began_at=one.began_at,
+            )
+            for one in outside
+        ]
 
     def summarise(self, rights: Mapping[str, Any]) -> tuple[str, ...]:
         """See `Provisioner.summarise`."""
@@ -278,6 +346,14 @@ class MemoryProvisioner(Provisioner):
     def address(cls, config: Mapping[str, Any]) -> str:
         """See `Provisioner.address`."""
         return f"memory:{parsed(MemoryConfig, config).name}"
+
+
+def _differences(account: MemoryAccount, known: Known) -> Iterator[str]:
+    level = parsed(MemoryRights, known.rights).level
+    if account.level != level:
+        yield f"has the level {account.level}, not {level}"
+    if account.valid_until > known.valid_until:
+        yield "may sign in beyond its end"
 
 
 def _ids(undo: Sequence[Mapping[str, Any]]) -> set[int]:

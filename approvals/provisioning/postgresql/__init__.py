@@ -6,20 +6,26 @@ This module only joins the verbs; each is a module of its own beside it.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from approvals.errors import Invalid, ProvisionError
 from approvals.provisioning.base import (
     Account,
+    Cleaned,
+    Ended,
     Fence,
     Finding,
+    Known,
     Observation,
     Opened,
     OpenOrder,
     Provisioner,
+    Survey,
     parsed,
 )
 
@@ -33,11 +39,24 @@ from .observe import observe_account
 from .prepare import prepare_text
 from .roles import OPEN_DEADLINE, extend_account, open_account
 from .summary import summarise_level
+from .survey import end_elsewhere, survey_target
+from .together import cut_together
 
 SIGN_IN_DEADLINE = 5
 """Seconds for trying a new secret; a person waits for it."""
 SUMMARY_DEADLINE = 30
 """Seconds for a summary over all databases; a person waits for it."""
+SUMMARY_FRESH = 2.0
+"""Seconds for which openings one after the other rest on one look at their level: about as long as
+a single opening on a slow server takes from its look to its COMMIT."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A summary, and when reading it began, on the monotonic clock."""
+
+    began: float
+    summary: tuple[str, ...]
 
 
 class PostgreSQL(Provisioner):
@@ -53,6 +72,7 @@ class PostgreSQL(Provisioner):
     supports_extend = True
 
     config: ServerConfig
+    _looks: dict[LevelRights, _Look] | None = None
 
     @functools.cached_property
     def _dialer(self) -> Dialer:
@@ -61,8 +81,12 @@ class PostgreSQL(Provisioner):
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """See `Provisioner.kept_open`."""
-        with self._dialer.keeping():
-            yield
+        self._looks = {}
+        try:
+            with self._dialer.keeping():
+                yield
+        finally:
+            self._looks = None
 
     def open(self, order: OpenOrder, fence: Fence) -> Opened:
         """See `Provisioner.open`. The whole takes at most `OPEN_DEADLINE` seconds."""
@@ -72,13 +96,22 @@ class PostgreSQL(Provisioner):
         return Opened(valid_until=until, connection=self._connection(order.account, rights))
 
     def _check_scope(self, order: OpenOrder, rights: LevelRights, deadline: Deadline) -> None:
-        name = opener_name(order.grant_id)
         try:
-            now = summarise_level(self._dialer, rights, name=name, deadline=deadline)
+            now = self._look(rights, name=opener_name(order.grant_id), deadline=deadline)
         except Invalid as error:
             raise ProvisionError(error.message, code="scope_changed", permanent=True) from error
         if now != tuple(order.summary):
             raise _scope_changed(tuple(order.summary), now)
+
+    def _look(self, rights: LevelRights, *, name: str, deadline: Deadline) -> tuple[str, ...]:
+        began = time.monotonic()
+        if self._looks is not None and (last := self._looks.get(rights)):
+            if began - last.began < SUMMARY_FRESH:
+                return last.summary
+        summary = summarise_level(self._dialer, rights, name=name, deadline=deadline)
+        if self._looks is not None:
+            self._looks[rights] = _Look(began, summary)
+        return summary
 
     def _connection(self, account: str, rights: LevelRights) -> dict[str, Any]:
         return {
@@ -97,13 +130,27 @@ class PostgreSQL(Provisioner):
         """See `Provisioner.cut`."""
         cut_account(self._dialer, account)
 
-    def clean(self, account: Account) -> None:
+    def cut_many(self, accounts: Sequence[Account]) -> frozenset[int]:
+        """See `Provisioner.cut_many`."""
+        return cut_together(self._dialer, accounts)
+
+    def clean(self, account: Account) -> Cleaned:
         """See `Provisioner.clean`."""
-        clean_account(self._dialer, account, self.config.quarantine)
+        return clean_account(self._dialer, account, self.config.quarantine)
 
     def observe(self, account: Account) -> Observation:
         """See `Provisioner.observe`."""
         return observe_account(self._dialer, account)
+
+    def survey(
+        self, known: Sequence[Known], *, levels: Sequence[Mapping[str, Any]], stamp: str
+    ) -> Survey:
+        """See `Provisioner.survey`. It takes at most `survey.SURVEY_DEADLINE` seconds."""
+        return survey_target(self._dialer, known, levels, stamp)
+
+    def end_elsewhere(self, accounts: Sequence[Account], networks: Sequence[str]) -> list[Ended]:
+        """See `Provisioner.end_elsewhere`."""
+        return end_elsewhere(self._dialer, accounts, networks)
 
     def summarise(self, rights: Mapping[str, Any]) -> tuple[str, ...]:
         """See `Provisioner.summarise`."""
@@ -140,6 +187,13 @@ class PostgreSQL(Provisioner):
         return (
             f"With sslmode {mode} whoever stands between could pass for the server: set verify-full"
         )
+
+    @classmethod
+    def hindering(cls, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+        """See `Provisioner.hindering`. A replica more hinders nothing, and is cut from then on."""
+        kept = after.get("replicas", [])
+        left_out = [one for one in before.get("replicas", []) if one not in kept]
+        return [*super().hindering(before, after), *(["replicas"] if left_out else [])]
 
     @classmethod
     def address(cls, config: Mapping[str, Any]) -> str:

@@ -1,16 +1,21 @@
 """Which roles on the target are ours: names, oids, and how to speak of both.
 
 A role belongs to a grant by its oid, never by its name: a stranger's role under our name is
-somebody else's.
+somebody else's. An oid is good for as long as its cluster lives; `ours` looks at what else there is
+in another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import sql
 
+from approvals.provisioning.base import STAMP, Account
+
+from .config import ACCOUNT
 from .connect import Db, all_rows, value
 
 SET_OPTION = 160000
@@ -24,9 +29,69 @@ def opener_name(grant_id: int) -> str:
     return f"dbgf-open-{grant_id}"
 
 
+def printable(text: str) -> str:
+    """Return `text` on one line, with what is not seen or turns the reader's eye as escapes.
+
+    Names on a target are others' choice; these words go to pages, terminals and the scope.
+    """
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
 def oids_of(undo: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return the oids that attempts have noted, each once."""
     return sorted({int(one["oid"]) for one in undo if one.get("oid")})
+
+
+def levels_of(undo: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the oids of levels that holders could act as, which attempts note before 16 only.
+
+    What was made under `SET ROLE` belongs to the level, prepared transactions included.
+    """
+    return sorted({int(one["level"]) for one in undo if one.get("level")})
+
+
+def cluster_of(db: Db) -> str:
+    """Return which cluster this is; a restore from a dump and an upgrade both make another."""
+    return str(value(db, "SELECT system_identifier FROM pg_control_system()"))
+
+
+def ours(db: Db, account: Account, *, here: str = "") -> Account:
+    """Return the account less what must be a stranger's by now. `here` is the cluster, if known.
+
+    What was noted in another cluster, from which this one was upgraded or restored, is ours only if
+    the role of that number has our kind of name, or a stamp of ours. In its own cluster a number is
+    never given again, whatever its role has been renamed to.
+    """
+    here = here or cluster_of(db)
+    abroad = [one for one in account.traces if one.get("cluster", here) != here]
+    if not abroad:
+        return account
+    found = _named(db, abroad)
+    names = {oid: name for oid, name, _ in found}
+    strangers = {oid for oid, name, note in found if not _looks_ours(name, note)}
+    known = [_known_again(one, names) for one in abroad if one["oid"] not in strangers]
+    at_home = [one for one in account.traces if one not in abroad]
+    return replace(account, traces=[*at_home, *known])
+
+
+def _named(db: Db, traces: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, str]]:
+    return all_rows(
+        db,
+        "SELECT oid, rolname, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles"
+        " WHERE oid = ANY(%(oids)s::oid[])",
+        oids=[*oids_of(traces), *levels_of(traces)],
+    )
+
+
+def _looks_ours(name: str, note: str) -> bool:
+    return bool(ACCOUNT.fullmatch(name)) or note.startswith(STAMP)
+
+
+def _known_again(trace: Mapping[str, Any], names: Mapping[int, str]) -> Mapping[str, Any]:
+    """Return the trace, without its level if that number is another role's now."""
+    if names.get(trace.get("level", 0)) == trace.get("level_name"):
+        return trace
+    return {key: kept for key, kept in trace.items() if key not in ("level", "level_name")}
 
 
 def oid_of(db: Db, name: str) -> int | None:

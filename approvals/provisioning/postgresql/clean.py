@@ -2,82 +2,46 @@
 
 What a holder owned goes to a role that cannot sign in and may do nothing, never to an admin: a
 function that runs as its owner would become a back door. What they passed on is taken back first.
+Most of it is done in batches, by `takeover`; the rest in one transaction per database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
 
 from approvals.errors import ProvisionError
-from approvals.provisioning.base import Account
+from approvals.provisioning.base import Account, Cleaned
 
-from .account import become_member, names_of, oids_of
+from .account import become_member, levels_of, names_of, oids_of, ours
+from .blockers import patiently
 from .connect import Db, Deadline, Dialer, all_rows, value
+from .failures import FIXES
 from .prepared import roll_back_prepared
+from .takeover import Moved, TakeOver
+from .things import OWNERS, Thing, take_back
+
+T = TypeVar("T")
+Fate = tuple[list[Thing], list[Thing]]
+"""What was kept, and what was dropped."""
 
 CLEAN_DEADLINE = 40
-"""Seconds for a whole clean-up; less than the lease of the one who does it (45 s)."""
+"""Seconds for a whole clean-up; less than the lease of the one who does it (60 s)."""
 CLEAN_STATEMENT = 10
-"""Seconds for one statement of it, waiting for locks included."""
-
-# Every name in these statements is quoted by the server itself: format's %I, or regprocedure under
-# an empty search path.
-OWNED = sql.SQL("""
-WITH owned AS (
-  SELECT classid, objid FROM pg_shdepend
-  WHERE refclassid = 'pg_authid'::regclass AND refobjid = %(oid)s::oid AND deptype = 'o'
-    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-)""")
-
-PASSED_ON = OWNED + sql.SQL(""", things(kind, name, acl) AS (
-  SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
-    format('%%I.%%I', n.nspname, c.relname), c.relacl
-  FROM owned JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
-  JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-UNION ALL
-  SELECT 'TABLE', format('%%I.%%I', n.nspname, c.relname), a.attacl
-  FROM owned JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
-  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-UNION ALL
-  SELECT 'ROUTINE', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner))
-  FROM owned JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
-UNION ALL
-  SELECT 'SCHEMA', format('%%I', n.nspname), n.nspacl
-  FROM owned JOIN pg_namespace n ON classid = 'pg_namespace'::regclass AND n.oid = objid
-UNION ALL
-  SELECT 'TYPE', format('%%I.%%I', n.nspname, t.typname),
-    coalesce(t.typacl, acldefault('T', t.typowner))
-  FROM owned JOIN pg_type t ON classid = 'pg_type'::regclass AND t.oid = objid
-  JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype <> 'm' AND t.typcategory <> 'A'
-UNION ALL
-  SELECT 'LARGE OBJECT', l.oid::text, l.lomacl FROM owned
-  JOIN pg_largeobject_metadata l ON classid = 'pg_largeobject'::regclass AND l.oid = objid
-UNION ALL
-  SELECT 'FOREIGN SERVER', format('%%I', f.srvname), f.srvacl
-  FROM owned JOIN pg_foreign_server f ON classid = 'pg_foreign_server'::regclass AND f.oid = objid
-)
-SELECT DISTINCT format('REVOKE ALL ON %%s %%s FROM %%s CASCADE', kind, name,
-  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)
-FROM things, LATERAL aclexplode(acl) x
-WHERE x.grantee <> %(oid)s::oid AND (x.grantee = 0 OR x.grantee IN (SELECT oid FROM pg_roles))
-""")
-
-RUN_AS_OWNER = OWNED + sql.SQL("""
-SELECT format('ALTER ROUTINE %%s SECURITY INVOKER', p.oid::regprocedure)
-FROM owned JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid WHERE p.prosecdef
-""")
-
-# Before REASSIGN OWNED: a function in a schema of the holder's own can move only to someone who may
-# create there.
-SCHEMAS = OWNED + sql.SQL("""
-SELECT n.nspname FROM owned
-JOIN pg_namespace n ON classid = 'pg_namespace'::regclass AND n.oid = objid
-""")
+"""Seconds for one statement of it."""
+UNOWNABLE = ("publication", "server")
+"""Kinds that only somebody with rights of their own may own (CREATE on the database, USAGE of the
+foreign data wrapper): where the quarantine role may not, they are dropped with all that hangs on
+them, which is configuration and no data."""
+RIGHTS_UNTIL, BATCHES_UNTIL = 24, 13
+"""Seconds that must be left of the deadline to begin one more batch of taking back, of moving. The
+last one may take a statement's whole time, and the rest needs some."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +52,75 @@ class Cleaner:
     quarantine: str
     name: str
     deadline: Deadline
+    moved: Moved = field(default_factory=Moved)
 
 
-def clean_account(dialer: Dialer, account: Account, quarantine: str) -> None:
+def clean_account(dialer: Dialer, account: Account, quarantine: str) -> Cleaned:
     """Remove every role of `account`'s attempts and what depends on it.
 
-    Roles that somebody else dropped are nothing to do; the read-back decides what that means.
+    Roles that somebody else dropped are nothing to do; the read-back decides what that means. What
+    was made in the name of a level comes first: until that is done, the account is still seen.
+    Raises `ProvisionError` with what was done before in its details, as `cleaned`.
     """
     deadline = Deadline(CLEAN_DEADLINE)
     cleaner = Cleaner(dialer, quarantine, f"dbgf-clean-{account.grant_id}", deadline)
-    with dialer.session(cleaner.name, deadline, statement_timeout=CLEAN_STATEMENT) as db:
-        for oid, role in names_of(db, oids_of(account.traces)).items():
-            _remove(db, cleaner, oid, role)
+    try:
+        with dialer.session(cleaner.name, deadline, statement_timeout=CLEAN_STATEMENT) as db:
+            account = ours(db, account)
+            for oid, level in names_of(db, levels_of(account.traces)).items():
+                _relieve(db, cleaner, oid, level)
+            for oid, role in names_of(db, oids_of(account.traces)).items():
+                _remove(db, cleaner, oid, role)
+    except ProvisionError as error:
+        error.details["cleaned"] = cleaner.moved.report
+        raise
+    return cleaner.moved.report
+
+
+def _relieve(db: Db, cleaner: Cleaner, oid: int, level: str) -> None:
+    """Take over all that a level owns: it owned nothing, or it would not have been handed out.
+
+    Its rights are for the target's owner to change, and stay. So does its membership of ours.
+    """
+    _need_quarantine(db, cleaner.quarantine)
+    roll_back_prepared(db, cleaner.dialer, [oid], cleaner.name, cleaner.deadline)
+    become_member(db, level)
+    for database in _databases(db, oid):
+        with _inside(cleaner, database, oid) as over:
+            if over.left:
+                _at_once(cleaner, over, functools.partial(_reassign, over, level))
 
 
 def _remove(db: Db, cleaner: Cleaner, oid: int, role: str) -> None:
+    if _is_bare(db, oid):
+        _patiently(cleaner, db, lambda: _drop(db, oid, role))
+        return
     become_member(db, role)
     _need_quarantine(db, cleaner.quarantine)
     roll_back_prepared(db, cleaner.dialer, [oid], cleaner.name, cleaner.deadline)
     for database in _databases(db, oid):
         _empty(cleaner, database, oid, role)
-    _drop(db, oid, role)
+    _patiently(cleaner, db, lambda: _drop(db, oid, role))
+
+
+def _is_bare(db: Db, oid: int) -> bool:
+    """Whether nothing hangs on the role but memberships, which go with it: most holders only look.
+
+    Nothing can come to hang on it any more, since it is cut.
+    """
+    bare: bool = value(
+        db,
+        "SELECT NOT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
+        " AND refobjid = %(oid)s::oid AND classid <> 'pg_auth_members'::regclass)"
+        " AND NOT EXISTS (SELECT FROM pg_auth_members WHERE grantor = %(oid)s::oid)"
+        " AND NOT EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = %(oid)s::oid)",
+        oid=oid,
+    )
+    return bare
+
+
+def _patiently(cleaner: Cleaner, db: Db, act: Callable[[], T]) -> T:
+    return patiently(db, act, dialer=cleaner.dialer, name=cleaner.name, deadline=cleaner.deadline)
 
 
 def _need_quarantine(db: Db, quarantine: str) -> None:
@@ -137,30 +149,96 @@ def _databases(db: Db, oid: int) -> list[str]:
 
 
 def _empty(cleaner: Cleaner, database: str, oid: int, role: str) -> None:
-    """Leave nothing of the role in one database, all of it or none."""
-    names = {"role": sql.Identifier(role), "to": sql.Identifier(cleaner.quarantine)}
-    with (
-        cleaner.dialer.session(
-            cleaner.name, cleaner.deadline, database=database, statement_timeout=CLEAN_STATEMENT
-        ) as db,
-        db.transaction(),
-    ):
-        _take_back(db, oid)
-        for (schema,) in all_rows(db, SCHEMAS, oid=oid):
-            move = sql.SQL("ALTER SCHEMA {} OWNER TO {to}")
-            db.execute(move.format(sql.Identifier(schema), **names))
-        db.execute(sql.SQL("REASSIGN OWNED BY {role} TO {to}").format(**names))
-        db.execute(sql.SQL("DROP OWNED BY {role}").format(**names))
+    """Leave nothing of the role in one database: most of it in batches, the rest at once."""
+    with _inside(cleaner, database, oid) as over:
+        if over.left:
+            over.take_rights_back(in_time=lambda: cleaner.deadline.left > RIGHTS_UNTIL)
+            over.move(in_time=lambda: cleaner.deadline.left > BATCHES_UNTIL)
+        if cleaner.deadline.left <= BATCHES_UNTIL:
+            raise _unfinished(over)
+        try:
+            _at_once(cleaner, over, lambda: _finish(over, role))
+        except psycopg.Error as error:
+            if over.skipped and not (over.db.broken or over.db.closed):
+                raise _forbidden(over, error) from None
+            raise
 
 
-def _take_back(db: Db, oid: int) -> None:
-    """Undo what was passed on of the role's own objects, and stop its functions running as it."""
-    statements: Sequence[tuple[str]] = [
-        *all_rows(db, PASSED_ON, oid=oid),
-        *all_rows(db, RUN_AS_OWNER, oid=oid),
-    ]
-    for (statement,) in statements:
-        db.execute(statement.encode())
+def _at_once(cleaner: Cleaner, over: TakeOver, act: Callable[[], Fate]) -> None:
+    """Do `act` in one transaction, and note what it did once that is done."""
+    kept, dropped = _patiently(cleaner, over.db, act)
+    over.note(kept)
+    for thing in dropped:
+        cleaner.moved.dropped.add(over.told(thing))
+
+
+@contextmanager
+def _inside(cleaner: Cleaner, database: str, oid: int) -> Iterator[TakeOver]:
+    with cleaner.dialer.session(
+        cleaner.name, cleaner.deadline, database=database, statement_timeout=CLEAN_STATEMENT
+    ) as db:
+        _read_any_name(db)
+        yield TakeOver(db, oid, cleaner.quarantine, database, cleaner.moved)
+
+
+def _read_any_name(db: Db) -> None:
+    """In a database without an encoding a holder may have called a thing anything."""
+    if value(db, "SELECT current_setting('server_encoding')") == "SQL_ASCII":
+        db.execute("SET client_encoding TO 'SQL_ASCII'")
+
+
+def _unfinished(over: TakeOver) -> ProvisionError:
+    return ProvisionError(
+        f"{_counted(over)} still to be taken over. The next attempt goes on from here.",
+        code="clean_unfinished",
+    )
+
+
+def _counted(over: TakeOver) -> str:
+    left = over.left
+    return f"{left} {'thing' if left == 1 else 'things'} of the account's in {over.database} are"
+
+
+def _forbidden(over: TakeOver, error: psycopg.Error) -> ProvisionError:
+    """Name one of the things that cannot be moved, which the server's own words may leave out."""
+    (name, why), state = next(iter(over.skipped.items())), error.sqlstate or ""
+    return ProvisionError(
+        f"{_counted(over)} left that cannot be taken over, such as {name}: {why}."
+        f" {FIXES.get(state, '')}".strip(),
+        sqlstate=state,
+    )
+
+
+def _finish(over: TakeOver, role: str) -> Fate:
+    """Leave nothing of the role here, all of it or none."""
+    done = _reassign(over, role)
+    over.db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+    return done
+
+
+def _reassign(over: TakeOver, role: str) -> Fate:
+    """Leave nothing here in the role's possession; its rights stay."""
+    db, rest = over.db, over.things()
+    names = {"role": sql.Identifier(role), "to": sql.Identifier(over.quarantine)}
+    for thing in rest:
+        for statement in take_back(thing):
+            db.execute(statement)
+        if thing.kind == "schema":  # before what is in it: they come first in `things.LIST`
+            db.execute(over.owner_statement(thing))
+    dropped = [thing for thing in rest if thing.kind in UNOWNABLE and _dropped(over, thing)]
+    db.execute(sql.SQL("REASSIGN OWNED BY {role} TO {to}").format(**names))
+    return [thing for thing in rest if thing not in dropped], dropped
+
+
+def _dropped(over: TakeOver, thing: Thing) -> bool:
+    """Move it if the quarantine role may own such a thing, else drop it; whether it was dropped."""
+    try:
+        with over.db.transaction():
+            over.db.execute(over.owner_statement(thing))
+    except psycopg.errors.InsufficientPrivilege:
+        over.db.execute(b"DROP %s %s CASCADE" % (OWNERS[thing.kind], thing.identity))
+        return True
+    return False
 
 
 def _drop(db: Db, oid: int, role: str) -> None:

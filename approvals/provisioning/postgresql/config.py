@@ -6,9 +6,9 @@ Values only; connecting is in `connect`.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 ACCOUNT = re.compile(r"dbgf_[0-9]+")
 NAME_BYTES = 63
@@ -31,22 +31,56 @@ Name = Annotated[str, AfterValidator(_name)]
 LevelName = Annotated[str, AfterValidator(_level_name)]
 
 
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$", max_length=253)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Replica(BaseModel):
+    """Where a physical read replica of the server is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: Host
+    port: Port = 5432
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
 class ServerConfig(BaseModel):
     """How debugflow reaches the server.
 
     `database` is what holders are told to connect to. `admin_database` is where debugflow itself
-    signs in; keep them apart, so that holders cannot use up its connections.
+    signs in; keep them apart, so that holders cannot use up its connections. Everything but the
+    place holds for the replicas too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field(pattern=r"^[A-Za-z0-9._:-]+$", max_length=253)
-    port: int = Field(default=5432, ge=1, le=65535)
+    host: Host
+    port: Port = 5432
     database: Name
     user: Name
     sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = "verify-full"
     admin_database: Name = "postgres"
     quarantine: Name = "dbgf_quarantine"
+    replicas: tuple[Replica, ...] = Field(
+        default=(),
+        max_length=16,
+        description='Read replicas that holders can reach, as [{"host": "…", "port": 5432}, …]:'
+        " sessions there are ended too.",
+    )
+
+    @model_validator(mode="after")
+    def _each_place_once(self) -> Self:
+        places = [(self.host, self.port), *((one.host, one.port) for one in self.replicas)]
+        if len(set(places)) < len(places):
+            raise ValueError("the server itself and each replica may be named once only")
+        return self
+
+    def at(self, replica: Replica) -> ServerConfig:
+        """Return the same for one replica, as a server by itself."""
+        return self.model_copy(update={"host": replica.host, "port": replica.port, "replicas": ()})
 
 
 class LevelRights(BaseModel):

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -95,6 +95,9 @@ class Dialer:
         self._trust_anchor = trust_anchor
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, float], list[Db]] | None = None
+        self.replicas = [
+            Dialer(config.at(place), password, trust_anchor) for place in config.replicas
+        ]
 
     def __repr__(self) -> str:
         return f"Dialer({self.config.host}:{self.config.port})"
@@ -124,7 +127,10 @@ class Dialer:
         """Keep connections for the next session inside, and close them at the end."""
         self._idle = {}
         try:
-            yield
+            with ExitStack() as others:
+                for replica in self.replicas:
+                    others.enter_context(replica.keeping())
+                yield
         finally:
             with self._lock:
                 idle, self._idle = self._idle, None

@@ -11,22 +11,54 @@ from approvals.provisioning.base import Finding
 from .account import SET_OPTION
 from .config import ServerConfig
 from .connect import Db, Deadline, Dialer, all_rows, value
+from .replicas import check_physical, on_each, results
 
 TEST_DEADLINE = 10
 """Seconds for the whole test; a person waits for it."""
 OLDEST = 150000
 """The first server version supported (PostgreSQL 15)."""
+NAME = "dbgf-test"
+LAG = 5
+"""Seconds a replica may be behind: a cut fails, and is tried again, when it takes 10."""
+SEATS = 4
+"""Connections that two cuts at once take on a target."""
 SKEW = 2
 """Seconds the target's clock may differ: its own expiry of an account is off by as much."""
 
 
 def test_target(dialer: Dialer) -> list[Finding]:
     """Return one finding per thing looked at. A target that does not answer is the first one."""
+    deadline = Deadline(TEST_DEADLINE)
     try:
-        with dialer.session("dbgf-test", Deadline(TEST_DEADLINE)) as db:
-            return list(_findings(db, dialer.config))
+        with dialer.session(NAME, deadline) as db:
+            system: int = value(db, "SELECT system_identifier FROM pg_control_system()")
+            found = list(_findings(db, dialer.config))
     except ProvisionError as error:
         return [Finding(ok=False, what="signs in to the target", fix=error.message)]
+    begun = on_each(dialer.replicas, lambda one: _replica(one, system, deadline))
+    return [*found, *results(begun)]
+
+
+def _replica(dialer: Dialer, system: int, deadline: Deadline) -> Finding:
+    place = f"{dialer.config.host}:{dialer.config.port}"
+    try:
+        with dialer.session(NAME, deadline) as db:
+            check_physical(db, system)
+            behind = value(db, "SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())")
+            caught_up = value(db, "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()")
+    except ProvisionError as error:
+        return Finding(ok=False, what=f"ends sessions on replica {place}", fix=error.message)
+    return _replica_finding(place, 0.0 if caught_up else float(behind or 0))
+
+
+def _replica_finding(place: str, behind: float) -> Finding:
+    if behind <= LAG:
+        return Finding(ok=True, what=f"ends sessions on replica {place}")
+    return Finding(
+        ok=False,
+        what=f"replica {place} is {behind:.0f} s behind",
+        fix="A cut is not done before the replica has heard of it: mend its replication.",
+    )
 
 
 def _findings(db: Db, config: ServerConfig) -> Iterator[Finding]:
@@ -38,6 +70,8 @@ def _findings(db: Db, config: ServerConfig) -> Iterator[Finding]:
     yield _may_end_sessions(db, config)
     if db.info.server_version >= SET_OPTION:
         yield _keeps_a_seat(db, config)
+    else:
+        yield _limited_elsewhere(db, config)
     yield _quarantine(db, config)
     yield _hands_out(db, config)
     yield _looks_everywhere(db, config)
@@ -101,14 +135,36 @@ def _may_end_sessions(db: Db, config: ServerConfig) -> Finding:
 
 
 def _keeps_a_seat(db: Db, config: ServerConfig) -> Finding:
-    may = value(db, "SELECT pg_has_role('pg_use_reserved_connections', 'USAGE')")
-    return Finding(
-        ok=may,
-        what=f"{config.user} {'gets' if may else 'gets no'} in when connections run out",
-        fix=""
-        if may
-        else f"GRANT pg_use_reserved_connections TO {config.user}, and set reserved_connections",
+    """With seats of our own a holder cannot keep a cut out by using up all connections."""
+    fixes = []
+    if not value(db, "SELECT pg_has_role('pg_use_reserved_connections', 'USAGE')"):
+        fixes.append(f"GRANT pg_use_reserved_connections TO {config.user}")
+    if int(value(db, "SELECT current_setting('reserved_connections')")) < SEATS:
+        fixes.append(f"set reserved_connections to {SEATS} or more and restart the server")
+    return _seat(config, ", and ".join(fixes))
+
+
+def _limited_elsewhere(db: Db, config: ServerConfig) -> Finding:
+    """Before 16 no seat can be kept for any but superusers: the databases' limits have to do."""
+    unlimited, taken, all_seats = db.execute(
+        "SELECT coalesce(string_agg(quote_ident(datname), ', ')"
+        " FILTER (WHERE datconnlimit < 0), ''), coalesce(sum(datconnlimit), 0),"
+        " current_setting('max_connections')::int"
+        " - current_setting('superuser_reserved_connections')::int"
+        " FROM pg_database WHERE datallowconn AND datname <> %(ours)s",
+        {"ours": config.admin_database},
+    ).fetchone() or ("", 0, 0)
+    enough = not unlimited and taken + SEATS <= all_seats
+    fix = (
+        "Servers before 16 keep seats for superusers only: ALTER DATABASE … CONNECTION LIMIT, on"
+        f" every database but {config.admin_database}, to no more than {all_seats - SEATS} together"
     )
+    return _seat(config, "" if enough else fix)
+
+
+def _seat(config: ServerConfig, fix: str) -> Finding:
+    gets = "gets no seat" if fix else "gets a seat"
+    return Finding(ok=not fix, what=f"{config.user} {gets} when connections run out", fix=fix)
 
 
 def _quarantine(db: Db, config: ServerConfig) -> Finding:
@@ -139,7 +195,8 @@ def _quarantine_problem(config: ServerConfig, row: tuple[bool, bool, bool] | Non
 def _hands_out(db: Db, config: ServerConfig) -> Finding:
     rows = all_rows(
         db,
-        "SELECT DISTINCT rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid"
+        "SELECT DISTINCT quote_ident(rolname)"
+        " FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid"
         " WHERE m.admin_option AND pg_has_role(m.member, 'MEMBER') AND NOT rolcanlogin"
         " AND rolname <> %(quarantine)s ORDER BY 1",
         quarantine=config.quarantine,
@@ -155,7 +212,7 @@ def _hands_out(db: Db, config: ServerConfig) -> Finding:
 def _looks_everywhere(db: Db, config: ServerConfig) -> Finding:
     rows = all_rows(
         db,
-        "SELECT datname FROM pg_database WHERE datallowconn"
+        "SELECT quote_ident(datname) FROM pg_database WHERE datallowconn"
         " AND NOT has_database_privilege(oid, 'CONNECT') ORDER BY 1",
     )
     names = ", ".join(name for (name,) in rows)

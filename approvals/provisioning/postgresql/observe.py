@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from approvals.provisioning.base import Account, Observation
 
-from .account import oids_of
+from .account import oids_of, ours
 from .connect import Db, Deadline, Dialer, all_rows, value
-from .cut import count_sessions
+from .replicas import look_at_replica, on_each, results
+from .sessions import count_sessions, open_names
 
 OBSERVE_DEADLINE = 10
 """Seconds for a read-back."""
@@ -16,20 +17,21 @@ OBSERVE_DEADLINE = 10
 
 def observe_account(dialer: Dialer, account: Account) -> Observation:
     """Return what every attempt's role has left: sessions, sign-in, and anything that names it."""
-    oids = oids_of(account.traces)
-    with dialer.session(f"dbgf-look-{account.grant_id}", Deadline(OBSERVE_DEADLINE)) as db:
-        return Observation(
-            can_sign_in=_can_sign_in(db, oids),
-            leftovers=(*_roles(db, oids), *_prepared(db, oids), *_dependencies(db, oids)),
-            # Last: a sign-in that slipped in before the role was closed is listed by now.
-            sessions=count_sessions(db, oids),
-        )
-
-
-def _can_sign_in(db: Db, oids: Sequence[int]) -> bool:
-    """Ignore `VALID UNTIL`: it binds passwords only, not other ways to sign in."""
-    query = "SELECT count(*) FROM pg_roles WHERE oid = ANY(%(oids)s::oid[]) AND rolcanlogin"
-    return bool(value(db, query, oids=oids))
+    name, deadline = f"dbgf-look-{account.grant_id}", Deadline(OBSERVE_DEADLINE)
+    with dialer.session(name, deadline) as db:
+        oids = oids_of(ours(db, account).traces)
+        begun = on_each(dialer.replicas, lambda one: look_at_replica(one, oids, name, deadline))
+        # `VALID UNTIL` counts for nothing: it binds passwords only, not other ways to sign in.
+        closed = not open_names(db, oids)
+        leftovers = (*_roles(db, oids), *_prepared(db, oids), *_dependencies(db, oids))
+        # Last: a sign-in that slipped in before the role was closed is listed by now.
+        sessions = count_sessions(db, oids)
+    elsewhere = results(begun)
+    return Observation(
+        can_sign_in=not closed or any(one.can_sign_in for one in elsewhere),
+        leftovers=leftovers,
+        sessions=sessions + sum(one.sessions for one in elsewhere),
+    )
 
 
 def _roles(db: Db, oids: Sequence[int]) -> list[str]:

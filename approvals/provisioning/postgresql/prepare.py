@@ -118,10 +118,11 @@ def _hba(config: ServerConfig, addresses: Sequence[str], major: int) -> Iterator
     """Yield comments, since pg_hba.conf is a file. Only 16 and newer match accounts by pattern."""
     patterns = major * 10000 >= SET_OPTION
     accounts = '"/^dbgf_[0-9]+$"' if patterns else "all"
+    admin = _text("{user}", user=config.user)
     kind = "host" if config.sslmode == "disable" else "hostssl"
     yield "-- In pg_hba.conf, above broader lines:"
     for address in addresses or ("ADDRESS/32",):
-        yield f'--   {kind}  all  "{config.user}"  {address}  scram-sha-256'
+        yield f"--   {kind}  all  {admin}  {address}  scram-sha-256"
         yield f"--   {kind}  all  {accounts}  {address}  scram-sha-256"
     if patterns:
         yield f"--   host  all  {accounts}  all  reject"

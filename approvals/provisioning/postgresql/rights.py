@@ -4,6 +4,8 @@ Each row of the first two is kind, schema, name, privilege, whether PUBLIC holds
 may be passed on. What the server itself gave in its own schemas at installation
 (`pg_init_privs`, else the built-in default) is left out; what was added there later is not.
 `information_schema` is not noted in `pg_init_privs`; it is open to everyone's eyes by standard.
+Names come quoted where SQL would quote them: others chose them, and a comma in one is no second
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ WHERE (x.grantee = 0 OR x.grantee = ANY(%(oids)s::oid[]))
 """)
 
 DATABASES = sql.SQL("""
-SELECT d.datname, has_database_privilege(d.oid, 'CONNECT')
+SELECT d.datname, quote_ident(d.datname), has_database_privilege(d.oid, 'CONNECT')
 FROM pg_database d WHERE d.datallowconn AND EXISTS (
   SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
   WHERE x.privilege_type = 'CONNECT' AND (x.grantee = 0 OR x.grantee = ANY(%(oids)s::oid[])))
@@ -32,10 +34,11 @@ ORDER BY 1
 IN_SERVER = (
     sql.SQL("""
 WITH things(kind, schema, name, system, acl, initial) AS (
-  SELECT 'database', '', datname, false, coalesce(datacl, acldefault('d', datdba)), NULL::aclitem[]
+  SELECT 'database', '', quote_ident(datname), false, coalesce(datacl, acldefault('d', datdba)),
+    NULL::aclitem[]
   FROM pg_database WHERE datallowconn
 UNION ALL
-  SELECT 'tablespace', '', spcname, false, spcacl, NULL FROM pg_tablespace
+  SELECT 'tablespace', '', quote_ident(spcname), false, spcacl, NULL FROM pg_tablespace
 UNION ALL
   SELECT 'parameter', '', parname, false, paracl, NULL FROM pg_parameter_acl
 )""")
@@ -47,7 +50,8 @@ UNION ALL
 IN_DATABASE = (
     sql.SQL("""
 WITH spaces AS (
-  SELECT oid, nspname, nspname IN ('pg_catalog', 'information_schema') AS system, nspacl, nspowner
+  SELECT oid, quote_ident(nspname) AS nspname, nspacl, nspowner,
+    nspname IN ('pg_catalog', 'information_schema') AS system
   FROM pg_namespace WHERE nspname !~ '^pg_(toast|temp|toast_temp)'
 ), policies AS (
   SELECT polrelid, string_agg(concat_ws('|', polname, polcmd, polpermissive, polroles::regrole[],
@@ -57,16 +61,16 @@ WITH spaces AS (
   SELECT c.oid, n.nspname, n.system, c.relkind, c.relacl, c.relowner,
     CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view'
       WHEN 'f' THEN 'foreign table' ELSE 'table' END AS kind,
-    CASE WHEN n.system THEN c.relname
-      WHEN c.relkind IN ('v', 'm') THEN c.relname || ' [' || left(encode(sha256(convert_to(
+    quote_ident(c.relname) || CASE WHEN n.system THEN ''
+      WHEN c.relkind IN ('v', 'm') THEN ' [' || left(encode(sha256(convert_to(
         pg_get_viewdef(c.oid), 'UTF8')), 'hex'), 12) || ']'
-      WHEN c.relrowsecurity THEN c.relname || ' [rows by policy ' || left(encode(sha256(convert_to(
+      WHEN c.relrowsecurity THEN ' [rows by policy ' || left(encode(sha256(convert_to(
         coalesce(p.text, ''), 'UTF8')), 'hex'), 12) || ']'
-      ELSE c.relname END AS name
+      ELSE '' END AS name
   FROM pg_class c JOIN spaces n ON n.oid = c.relnamespace LEFT JOIN policies p ON polrelid = c.oid
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 ), things(kind, schema, name, system, acl, initial) AS (
-  SELECT 'schema', '', n.nspname::text, n.system, coalesce(n.nspacl, acldefault('n', n.nspowner)),
+  SELECT 'schema', '', n.nspname, n.system, coalesce(n.nspacl, acldefault('n', n.nspowner)),
     coalesce(i.initprivs, acldefault('n', n.nspowner))
   FROM spaces n LEFT JOIN pg_init_privs i
     ON i.objoid = n.oid AND i.classoid = 'pg_namespace'::regclass
@@ -76,14 +80,15 @@ UNION ALL
   FROM relations r LEFT JOIN pg_init_privs i
     ON i.objoid = r.oid AND i.classoid = 'pg_class'::regclass AND i.objsubid = 0
 UNION ALL
-  SELECT 'column', r.nspname, r.name || '.' || a.attname, r.system, a.attacl, i.initprivs
+  SELECT 'column', r.nspname, r.name || '.' || quote_ident(a.attname), r.system, a.attacl,
+    i.initprivs
   FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attacl IS NOT NULL
   LEFT JOIN pg_init_privs i
     ON i.objoid = r.oid AND i.classoid = 'pg_class'::regclass AND i.objsubid = a.attnum
 UNION ALL
   SELECT CASE WHEN p.prosecdef THEN 'SECURITY DEFINER function' ELSE 'function' END,
-    n.nspname, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')'
-      || CASE WHEN p.prosecdef THEN ' as ' || pg_get_userbyid(p.proowner) || ' ['
+    n.nspname, quote_ident(p.proname) || '(' || pg_get_function_identity_arguments(p.oid) || ')'
+      || CASE WHEN p.prosecdef THEN ' as ' || quote_ident(pg_get_userbyid(p.proowner)) || ' ['
         || left(encode(sha256(convert_to(concat_ws('|', p.prosrc, p.probin, p.prosqlbody,
           p.proconfig), 'UTF8')), 'hex'), 12) || ']' ELSE '' END,
     n.system, coalesce(p.proacl, acldefault('f', p.proowner)),
@@ -92,32 +97,34 @@ UNION ALL
     ON i.objoid = p.oid AND i.classoid = 'pg_proc'::regclass
   WHERE NOT n.system OR p.proacl IS NOT NULL
 UNION ALL
-  SELECT 'type', n.nspname, t.typname, n.system, t.typacl, i.initprivs
+  SELECT 'type', n.nspname, quote_ident(t.typname), n.system, t.typacl, i.initprivs
   FROM pg_type t JOIN spaces n ON n.oid = t.typnamespace LEFT JOIN pg_init_privs i
     ON i.objoid = t.oid AND i.classoid = 'pg_type'::regclass
   WHERE t.typacl IS NOT NULL
 UNION ALL
-  SELECT 'language', '', lanname, true, coalesce(lanacl, acldefault('l', lanowner)),
+  SELECT 'language', '', quote_ident(lanname), true, coalesce(lanacl, acldefault('l', lanowner)),
     coalesce(i.initprivs, acldefault('l', lanowner))
   FROM pg_language LEFT JOIN pg_init_privs i
     ON i.objoid = pg_language.oid AND i.classoid = 'pg_language'::regclass
 UNION ALL
-  SELECT 'foreign data wrapper', '', fdwname, false, fdwacl, NULL FROM pg_foreign_data_wrapper
+  SELECT 'foreign data wrapper', '', quote_ident(fdwname), false, fdwacl, NULL
+  FROM pg_foreign_data_wrapper
 UNION ALL
-  SELECT 'foreign server', '', srvname, false, srvacl, NULL FROM pg_foreign_server
+  SELECT 'foreign server', '', quote_ident(srvname), false, srvacl, NULL FROM pg_foreign_server
 UNION ALL
   SELECT 'large object', '', oid::text, false, lomacl, NULL FROM pg_largeobject_metadata
 UNION ALL
   SELECT CASE d.defaclobjtype WHEN 'r' THEN 'future table' WHEN 'S' THEN 'future sequence'
       WHEN 'f' THEN 'future function' WHEN 'T' THEN 'future type' WHEN 'n' THEN 'future schema'
       ELSE 'future large object' END,
-    coalesce(n.nspname, ''), 'made by ' || pg_get_userbyid(d.defaclrole), false, d.defaclacl, NULL
+    coalesce(quote_ident(n.nspname), ''), 'made by ' || quote_ident(pg_get_userbyid(d.defaclrole)),
+    false, d.defaclacl, NULL
   FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
 )""")
     + EXPLODED
     + sql.SQL("""
 UNION ALL
-SELECT 'foreign server', '', srvname, 'USER MAPPING', umuser = 0, false
+SELECT 'foreign server', '', quote_ident(srvname), 'USER MAPPING', umuser = 0, false
 FROM pg_user_mappings WHERE umuser = 0 OR umuser = ANY(%(oids)s::oid[])
 """)
 )

@@ -12,7 +12,14 @@ from psycopg import sql
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account, Fence, OpenOrder
 
-from .account import SET_OPTION, TRANSACTION_TIMEOUT, oid_of, oids_of, opener_name
+from .account import (
+    SET_OPTION,
+    TRANSACTION_TIMEOUT,
+    cluster_of,
+    oid_of,
+    oids_of,
+    opener_name,
+)
 from .config import LevelRights
 from .connect import Db, Deadline, Dialer
 
@@ -30,7 +37,7 @@ def open_account(
     """Make the login in one transaction and return its expiry.
 
     1. Make the role, or find the one an earlier attempt committed; a stranger's is left alone.
-    2. Make it a member of the level.
+    2. Make it a member of the level, and leave the installation's stamp on it.
     3. Read its oid; set `VALID UNTIL` from the control database's time, as the last statement.
     4. Have the fence hold, which stores the oid; then COMMIT. Anything raised rolls back.
     """
@@ -44,7 +51,8 @@ def open_account(
         until = fence.now() + timedelta(seconds=order.duration)
         _set_expiry(db, order.account, until)
         deadline.check("opening")
-        fence.hold({"oid": oid, "valid_until": until.isoformat()})
+        undo = {"oid": oid, "cluster": cluster_of(db), "valid_until": until.isoformat()}
+        fence.hold(undo | _acts_as(db, rights.role))
     return until
 
 
@@ -62,6 +70,8 @@ def _make(db: Db, order: OpenOrder, rights: LevelRights) -> int:
         raise _taken(order.account)
     db.execute(_role_statement(db, order, rights, exists=found is not None))
     db.execute(_membership(db, order.account, rights.role))
+    comment = sql.SQL("COMMENT ON ROLE {} IS {}")
+    db.execute(comment.format(sql.Identifier(order.account), order.stamp))
     oid = oid_of(db, order.account)
     # The row is locked by us now, so that this oid is the one we wrote to.
     if oid is None or (found is not None and oid != found):
@@ -93,12 +103,20 @@ def _role_statement(db: Db, order: OpenOrder, rights: LevelRights, *, exists: bo
 def _membership(db: Db, account: str, level: str) -> sql.Composed:
     """Return the grant of the level. Without SET a holder cannot keep a role past its revocation.
 
-    Before PostgreSQL 16 the option does not exist; there the end of the session is what counts.
+    Before PostgreSQL 16 the option does not exist; there the end of the session is what counts, and
+    the level is noted, so that what was made while acting as it is found.
     """
     grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(level), sql.Identifier(account))
     if db.info.server_version >= SET_OPTION:
         grant += sql.SQL(" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE")
     return grant
+
+
+def _acts_as(db: Db, level: str) -> dict[str, int | str | None]:
+    """Return the level to look through at the end, where its members may SET ROLE to it."""
+    if db.info.server_version >= SET_OPTION:
+        return {}
+    return {"level": oid_of(db, level), "level_name": level}
 
 
 def _set_expiry(db: Db, account: str, until: datetime) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from approvals.errors import Invalid
 
+from .account import printable
 from .config import LevelRights, ServerConfig
 from .connect import Db, Deadline, Dialer, Query, all_rows
 from .level import Level, find_level, problems
@@ -66,8 +67,8 @@ def summarise_level(
         ) as db:
             _add_database(db, database, level, config, found)
     if found.problems:
-        raise _unsafe(rights.role, found.problems)
-    return _capped(found.lines)
+        raise _unsafe(rights.role, [printable(line) for line in found.problems])
+    return _capped([printable(line) for line in found.lines])
 
 
 def _unsafe(role: str, found: list[str]) -> Invalid:
@@ -89,16 +90,16 @@ def _databases(
 ) -> list[str]:
     """Return the databases a member may connect to; one we cannot look into is a problem."""
     rows = all_rows(db, DATABASES, oids=level.oids)
-    names = [name for name, _ in rows]
+    names = [name for name, _, _ in rows]
     wanted = rights.database or config.database
     if wanted not in names:
         found.problems.append(f"{level.name} may not connect to {wanted}, or there is no such one")
     found.problems += [
-        f"{config.user} may not look into {name}: GRANT CONNECT ON DATABASE {name} TO it"
-        for name, ours in rows
+        f"{config.user} may not look into {name}: GRANT CONNECT ON DATABASE {quoted} TO it"
+        for name, quoted, ours in rows
         if not ours
     ]
-    return [name for name, ours in rows if ours]
+    return [name for name, _, ours in rows if ours]
 
 
 def _add_database(
@@ -117,7 +118,8 @@ def _add_database(
 def _closed_to(db: Db, role: str, schemas: Iterable[str]) -> list[str]:
     rows = all_rows(
         db,
-        "SELECT nspname FROM pg_namespace, pg_roles r WHERE nspname = ANY(%(schemas)s::text[])"
+        "SELECT quote_ident(nspname) FROM pg_namespace, pg_roles r"
+        " WHERE quote_ident(nspname) = ANY(%(schemas)s::text[])"
         " AND r.rolname = %(role)s AND NOT has_schema_privilege(r.oid, pg_namespace.oid, 'CREATE')"
         " ORDER BY 1",
         schemas=sorted(schemas),

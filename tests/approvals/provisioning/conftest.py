@@ -1,4 +1,7 @@
-"""A production target of its own, prepared exactly as `prepare_sql` prints it.
+"""Production targets of its own, prepared exactly as `prepare_sql` prints it.
+
+`target` is the oldest server that is supported and the newest, one after the other; `oldest` and
+`newest` are for what only one of them has or lacks.
 
 The admin account is the one from there: no superuser. alice holds the access, bob is the DBA (the
 target's superuser), mallory is anyone else with an account on the target.
@@ -9,17 +12,24 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from approvals.provisioning.base import Account, OpenOrder
 from approvals.provisioning.postgresql import PostgreSQL
 from debugflow.embedded.postgres import EmbeddedPostgres
+
+from .debian import DebianPostgres, missing
+
+OLDEST, NEWEST = 15, 18
 
 ADMIN, ADMIN_PASSWORD = "debugflow_admin", "admin-canary-7Qx"
 READ = {"role": "orders_ro"}
@@ -31,10 +41,11 @@ SETTINGS = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "max_connections": "60",
-    "reserved_connections": "5",
-    "max_prepared_transactions": "10",
+    "max_prepared_transactions": "80",
     "log_statement": "all",
 }
+LIMITS = {"orders": 40, "billing": 8, "template1": 2}
+SINCE_16 = {"reserved_connections": "5"}
 
 Connection = psycopg.Connection[Any]
 
@@ -59,6 +70,7 @@ class Target:
     """The target's server, seen from all sides."""
 
     server: EmbeddedPostgres
+    major: int
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _signed_in: list[Connection] = field(default_factory=list)
 
@@ -75,6 +87,10 @@ class Target:
     @property
     def provisioner(self) -> PostgreSQL:
         return PostgreSQL(self.config, {"password": ADMIN_PASSWORD})
+
+    def prepare_sql(self, **options: Any) -> str:
+        """What `prepare_sql` prints for this server and its two levels."""
+        return PostgreSQL.prepare_sql(self.config, [READ, WRITE], major=self.major, **options)
 
     def bob(self, database: str = "orders") -> Connection:
         return psycopg.connect(self.server.url(database), autocommit=True)
@@ -174,23 +190,67 @@ TABLES = [
 
 
 @pytest.fixture(scope="session")
-def target_server(server_directory: Path) -> Iterator[Target]:
-    with EmbeddedPostgres(server_directory / "target", settings=SETTINGS) as server:
-        target = Target(server)
-        target.tell("CREATE DATABASE orders", "CREATE DATABASE billing", database="postgres")
-        prepared = PostgreSQL.prepare_sql(target.config, [READ, WRITE], databases=["billing"])
-        target.tell(prepared, f"ALTER ROLE {ADMIN} PASSWORD '{ADMIN_PASSWORD}'")
-        target.tell(*TABLES, "GRANT CREATE ON SCHEMA work TO dbgf_quarantine")
-        yield target
+def targets(server_directory: Path) -> Iterator[Callable[[int], Target]]:
+    """The target of a major version, started at its first use."""
+    with ExitStack() as running:
+
+        @cache
+        def of(major: int) -> Target:
+            return prepared(running.enter_context(_server(server_directory, major)), major)
+
+        yield of
+
+
+def _server(directory: Path, major: int) -> EmbeddedPostgres:
+    if major == NEWEST:
+        return EmbeddedPostgres(directory / "target", settings=SETTINGS | SINCE_16)
+    if why := missing():
+        pytest.skip(why)
+    return DebianPostgres(directory / f"target-{major}", settings=SETTINGS)
+
+
+def prepared(server: EmbeddedPostgres, major: int) -> Target:
+    target = Target(server, major)
+    target.tell("CREATE DATABASE orders", "CREATE DATABASE billing", database="postgres")
+    prepared = target.prepare_sql(databases=["billing"])
+    target.tell(prepared, f"ALTER ROLE {ADMIN} PASSWORD '{ADMIN_PASSWORD}'")
+    target.tell(*TABLES, "GRANT CREATE ON SCHEMA work TO dbgf_quarantine")
+    if major < 16:  # no seats can be reserved there
+        target.tell(*(f"ALTER DATABASE {name} CONNECTION LIMIT {n}" for name, n in LIMITS.items()))
+    return target
+
+
+@pytest.fixture(params=[OLDEST, NEWEST])
+def target(request: pytest.FixtureRequest, targets: Callable[[int], Target]) -> Iterator[Target]:
+    """The target, with no temporary account on it afterwards, whatever the test left."""
+    yield from _lent(targets(request.param))
 
 
 @pytest.fixture
-def target(target_server: Target) -> Iterator[Target]:
-    """The target, with no temporary account on it afterwards, whatever the test left."""
-    yield target_server
-    target_server.close_all()
-    for (name,) in _leftover_accounts(target_server):
-        _force_out(target_server, name)
+def oldest(targets: Callable[[int], Target]) -> Iterator[Target]:
+    yield from _lent(targets(OLDEST))
+
+
+@pytest.fixture
+def newest(targets: Callable[[int], Target]) -> Iterator[Target]:
+    yield from _lent(targets(NEWEST))
+
+
+def _lent(target: Target) -> Iterator[Target]:
+    yield target
+    target.close_all()
+    _roll_back_prepared(target)
+    for (name,) in _leftover_accounts(target):
+        _force_out(target, name)
+
+
+def _roll_back_prepared(target: Target) -> None:
+    """They outlive a session and a failed test, and their locks would stop what follows."""
+    with target.bob() as db:
+        left = db.execute("SELECT gid, database FROM pg_prepared_xacts").fetchall()
+    for gid, database in left:
+        with target.bob(database) as db:
+            db.execute(sql.SQL("ROLLBACK PREPARED {}").format(gid))
 
 
 def _leftover_accounts(target: Target) -> list[tuple[str]]:

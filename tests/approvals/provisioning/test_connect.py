@@ -28,6 +28,12 @@ from .tls import TlsFront, self_signed
 ACCOUNT = Account(grant_id=1, account="dbgf_1", traces=[{"oid": 1}])
 
 
+@pytest.fixture
+def target(newest: Target) -> Target:
+    """One server for all: how we connect depends on libpq, not on the server's version."""
+    return newest
+
+
 def at(port: int) -> PostgreSQL:
     config = {"host": "127.0.0.1", "port": port, "database": "x", "user": "a", "sslmode": "disable"}
     return PostgreSQL(config, {"password": ADMIN_PASSWORD})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from approvals import provisioning
 from approvals.errors import Fenced, Invalid, ProvisionError
-from approvals.provisioning.base import Account, OpenOrder, Provisioner
+from approvals.provisioning.base import Account, Known, OpenOrder, Provisioner
 from approvals.provisioning.memory import MemoryProvisioner, MemoryServer, MemorySession
 
 from .conftest import ALICES, READ, NotedFence, Target, account_of, is_cut
@@ -98,13 +98,18 @@ def _memory(_: pytest.FixtureRequest) -> Arena:
 
 
 def _postgresql(request: pytest.FixtureRequest) -> Arena:
-    return PostgreSQLArena(request.getfixturevalue("target"), READ)
+    return PostgreSQLArena(request.getfixturevalue("newest"), READ)
 
 
-ARENAS = {"memory": _memory, "postgresql": _postgresql}
+def _oldest_postgresql(request: pytest.FixtureRequest) -> Arena:
+    return PostgreSQLArena(request.getfixturevalue("oldest"), READ)
 
 
-@pytest.fixture(params=sorted(provisioning.paths()))
+OLD = "postgresql, the oldest"
+ARENAS = {"memory": _memory, "postgresql": _postgresql, OLD: _oldest_postgresql}
+
+
+@pytest.fixture(params=sorted([*provisioning.paths(), OLD]))
 def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     assert request.param in ARENAS, f"write an arena for {request.param}"
     found = ARENAS[request.param](request)
@@ -230,6 +235,46 @@ def test_a_strangers_account_is_neither_taken_nor_ended(arena: Arena) -> None:
     arena.provisioner.cut(account)
     arena.provisioner.clean(account)
     assert arena.is_in(session)
+
+
+def test_a_survey_lists_what_bears_our_names_by_trace_and_mark(arena: Arena) -> None:
+    fence, wanted = NotedFence(), replace(order(arena), stamp="debugflow mine")
+    until = arena.provisioner.open(wanted, fence).valid_until
+    arena.strangers_account("dbgf_8999")
+    known = Known(
+        grant_id=wanted.grant_id,
+        account=wanted.account,
+        traces=fence.undo,
+        rights=arena.rights,
+        valid_until=until,
+    )
+    session = arena.sign_in(wanted.account)
+    seen = arena.provisioner.survey([known], levels=[arena.rights], stamp="debugflow mine")
+    ours, theirs = sorted(seen.accounts, key=lambda one: one.account != wanted.account)
+    assert (ours.account, theirs.account) == (wanted.account, "dbgf_8999")
+    assert ours.trace.items() <= fence.undo[-1].items()
+    assert not theirs.trace.items() <= fence.undo[-1].items()
+    assert (ours.stamp, theirs.stamp) == ("debugflow mine", "")
+    assert (ours.can_sign_in, ours.sessions, ours.differences) == (True, 1, ())
+    assert arena.is_in(session)
+    account = account_of(wanted, fence)
+    arena.provisioner.cut(account)
+    cut = arena.provisioner.survey([], levels=[], stamp="")
+    assert [one.can_sign_in for one in cut.accounts if one.trace == ours.trace] == [False]
+    arena.provisioner.clean(account)
+    left = arena.provisioner.survey([known], levels=[], stamp="").accounts
+    assert [one.account for one in left] == ["dbgf_8999"]
+
+
+def test_sessions_from_elsewhere_are_ended_and_told(arena: Arena) -> None:
+    account = opened(arena)
+    session = arena.sign_in(account.account)
+    assert arena.provisioner.end_elsewhere([account], ["192.0.2.0/24", "127.0.0.0/8"]) == []
+    assert arena.is_in(session)
+    (ended,) = arena.provisioner.end_elsewhere([account], ["192.0.2.0/24"])
+    assert (ended.account, ended.address) == (account.account, "127.0.0.1")
+    assert not arena.is_in(session)
+    assert arena.provisioner.end_elsewhere([account], []) == []
 
 
 def test_the_expiry_is_kept_and_moved(arena: Arena) -> None:

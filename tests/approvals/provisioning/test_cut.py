@@ -15,7 +15,7 @@ import pytest
 
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
-from approvals.provisioning.postgresql.cut import SETTLE
+from approvals.provisioning.postgresql.sessions import SETTLE
 
 from .conftest import (
     ALICES,
@@ -103,7 +103,7 @@ def test_a_lock_left_in_a_prepared_transaction_does_not_keep_her_account_open(
 def test_one_who_became_another_role_is_ended_too(target: Target) -> None:
     """bob gave her a role behind our back; SET ROLE outlives revocation, not termination."""
     account = target.opened()
-    target.tell(f"GRANT orders_rw TO {account.account} WITH SET TRUE")
+    target.tell(f"GRANT orders_rw TO {account.account}")  # which lets her SET ROLE to it
     with target.sign_in(account.account) as alice:
         alice.execute("SET ROLE orders_rw")
         target.provisioner.cut(account)
