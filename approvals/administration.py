@@ -182,8 +182,8 @@ def _differing(before: Target, after: Target, names: Sequence[str]) -> list[str]
 
 
 def _refuse_while_open(before: Target, after: Target) -> None:
-    needed = provisioning.get(before.kind).revocation_fields
-    changed = [*_moves(before, after), *_differing(before, after, needed)]
+    hindering = provisioning.get(before.kind).hindering(before.config, after.config)
+    changed = [*_moves(before, after), *hindering]
     count = Grant.objects.not_ended().filter(target=before).count() if changed else 0
     if count:
         raise WrongState(
@@ -466,11 +466,17 @@ def delete(obj: Target | AccessLevel | Policy, *, by: Person) -> None:
 
 
 def in_use(obj: models.Model) -> bool:
-    """Whether any row refers to `obj`. Asked one by one, since listing them may be endless."""
+    """Whether any row refers to `obj` that would not go with it.
+
+    Asked one by one, since listing them may be endless.
+    """
     relations = [
         field
         for field in obj._meta.get_fields(include_hidden=True)
-        if field.auto_created and not field.concrete and (field.one_to_many or field.one_to_one)
+        if field.auto_created
+        and not field.concrete
+        and (field.one_to_many or field.one_to_one)
+        and field.on_delete is not models.CASCADE  # type: ignore[union-attr]
     ]
     return any(
         relation.related_model._base_manager.filter(**{relation.field.name: obj}).exists()  # type: ignore[union-attr]

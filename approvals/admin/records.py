@@ -57,7 +57,16 @@ class VoteAdmin(RecordAdmin):
 
 @admin.register(Grant)
 class GrantAdmin(RecordAdmin):
-    list_display = ["__str__", "state", "beneficiary", "level", "expires_at", "end_reason", "stuck"]
+    list_display = [
+        "__str__",
+        "state",
+        "beneficiary",
+        "level",
+        "expires_at",
+        "end_reason",
+        "stuck",
+        "abandoned",
+    ]
     list_filter = ["state", "end_reason", "target__environment", "approved_at"]
     list_select_related = ["beneficiary", "level__target"]
     search_fields = ["=id", "=request__id", "=beneficiary__username", "=target__name"]
@@ -66,6 +75,10 @@ class GrantAdmin(RecordAdmin):
     @admin.display(description="Stuck", boolean=True)
     def stuck(self, grant: Grant) -> bool:
         return grant.stuck_since is not None
+
+    @admin.display(description="Abandoned, unsafe", boolean=True)
+    def abandoned(self, grant: Grant) -> bool:
+        return grant.is_abandoned
 
 
 @admin.register(Step)

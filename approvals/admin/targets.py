@@ -6,23 +6,28 @@ Secrets are written only: no page shows one, and an empty field keeps what is st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from approvals import administration, provisioning
+from approvals import administration, provisioning, reconciler
 from approvals.admin.base import VerbAdmin, VerbForm
 from approvals.admin.fields import DurationField, LabelsField, schema_fields, typed
 from approvals.admin.holders import HoldersForm
+from approvals.errors import DebugflowError
 from approvals.lengths import lasting
-from approvals.models import AccessLevel, Target
+from approvals.models import AccessLevel, Reconciliation, Target
 from approvals.provisioning.base import Provisioner
+
+if TYPE_CHECKING:
+    from approvals.people import Person
 
 CONFIG, RIGHTS, SECRET = "config_", "rights_", "secret_"
 TEST_FIRST = "Once saved, test the connection with the button above."
@@ -148,9 +153,42 @@ class TargetAdmin(HoldersAdmin):
             )
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.test_view)
-        name = "approvals_target_test"
-        return [path("<path:object_id>/test/", view, name=name), *super().get_urls()]
+        test, allow = map(self.admin_site.admin_view, (self.test_view, self.allow_view))
+        return [
+            path("<path:object_id>/test/", test, name="approvals_target_test"),
+            path("<path:object_id>/allow/", allow, name="approvals_target_allow"),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Django's own, with what the last comparison with the ledger found."""
+        target, person = self.get_object(request, object_id), cast("Person", request.user)
+        more = {
+            "reconciliation": Reconciliation.objects.filter(target=target).first(),
+            "may_allow": target is not None and reconciler.may_allow(target, person),
+        }
+        return super().change_view(request, object_id, form_url, {**more, **(extra_context or {})})
+
+    def allow_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Let the next comparison end exactly the accounts that the page showed."""
+        target = self.get_object(request, object_id)
+        if target is None or not self.has_view_permission(request, target):
+            raise PermissionDenied
+        if request.method == "POST":
+            try:
+                named, person = request.POST.getlist("account"), cast("Person", request.user)
+                reconciler.allow(target.pk, by=person, accounts=named)
+            except DebugflowError as refusal:
+                messages.error(request, refusal.message)
+            else:
+                self.message_user(request, f"{len(named)} on {target} will be ended.")
+        return self.to_change_page(target)
 
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Sign in to the target and show what was found. Only a POST does."""

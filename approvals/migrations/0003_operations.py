@@ -57,6 +57,12 @@ class Migration(migrations.Migration):
                 ("ended_at", models.DateTimeField(null=True)),
                 ("next_mail_at", models.DateTimeField(null=True)),
                 ("mails", models.PositiveIntegerField(default=0)),
+                (
+                    "failures",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Mails in a row that none took."
+                    ),
+                ),
                 ("last_error", models.CharField(blank=True, max_length=500)),
             ],
             options={
@@ -112,8 +118,18 @@ class Migration(migrations.Migration):
                 ("next_at", models.DateTimeField()),
                 ("lease_until", models.DateTimeField(null=True)),
                 (
+                    "worker",
+                    models.CharField(
+                        blank=True, help_text="Who made the last run.", max_length=80
+                    ),
+                ),
+                (
                     "ran_at",
                     models.DateTimeField(help_text="When it last came to its end.", null=True),
+                ),
+                (
+                    "failures",
+                    models.PositiveIntegerField(default=0, help_text="Runs in a row that failed."),
                 ),
                 ("last_error", models.CharField(blank=True, max_length=500)),
                 ("findings", models.JSONField(default=list)),
@@ -161,6 +177,7 @@ class Migration(migrations.Migration):
             model_name="alarm",
             name="grant",
             field=models.ForeignKey(
+                db_constraint=False,
                 null=True,
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="alarms",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.conf import settings
 from django.db import models
@@ -12,10 +13,15 @@ from approvals.models.locks import lock
 from approvals.models.requests import AccessRequest
 from approvals.models.targets import AccessLevel, Target
 from approvals.states import NOT_ENDED, EndReason, GrantState
+from audit import clock
 from audit.log import Subject
 
 if TYPE_CHECKING:
     from approvals.people import Person
+
+OVERDUE_AFTER: Final = timedelta(seconds=5)  # past its end: a cut's longest wait between two tries
+STUCK_AFTER: Final = timedelta(seconds=30)  # of failing: longer than a target needs to restart
+TO_BE_CUT: Final = (GrantState.PROVISIONING, GrantState.ACTIVE, GrantState.REVOKING)
 
 
 class GrantQuerySet(models.QuerySet["Grant"]):
@@ -28,11 +34,35 @@ class GrantQuerySet(models.QuerySet["Grant"]):
         related = ("beneficiary", "level", "target", "request__requester")
         return self.select_related(*related).get(pk=pk)
 
+    def locked_like(self, known: Grant) -> Grant:
+        """The grant locked and read anew, with what belongs to it as `known` was read: for whoever
+        needs that for its name only. Raises DoesNotExist."""
+        grant = self.select_for_update().get(pk=known.pk)
+        grant.beneficiary, grant.request = known.beneficiary, known.request
+        grant.level, grant.target = known.level, known.target
+        return grant
+
     def not_ended(self) -> Self:
         return self.filter(state__in=NOT_ENDED)
 
     def held_by(self, user: Person) -> Self:
         return self.filter(beneficiary=user)
+
+    def overdue(self) -> Self:
+        """Not cut although it should have ended more than OVERDUE_AFTER ago: in SQL what
+        `Grant.is_overdue` says of one."""
+        over = clock.DbNow() - OVERDUE_AFTER
+        past = Q(expires_at__lte=over) | Q(revoking_at__lte=over)
+        return self.filter(past, state__in=TO_BE_CUT, cut_at__isnull=True)
+
+    def stuck(self) -> Self:
+        """Ending it has failed for STUCK_AFTER: in SQL what `Grant.is_stuck` says of one."""
+        since = clock.DbNow() - STUCK_AFTER
+        return self.filter(state=GrantState.REVOKING, stuck_since__lte=since)
+
+    def abandoned(self) -> Self:
+        """Given up by two people and not ended yet: unsafe."""
+        return self.filter(state=GrantState.REVOKING, abandoned_at__isnull=False)
 
 
 class Grant(models.Model):
@@ -140,6 +170,35 @@ class Grant(models.Model):
     def account(self) -> str:
         """The account's name on the target, and the grant's public name."""
         return f"dbgf_{self.pk}"
+
+    @property
+    def meant_to_end_at(self) -> datetime | None:
+        """Its end, or the moment it was taken away if that came first; None before it opens."""
+        return min((at for at in (self.expires_at, self.revoking_at) if at), default=None)
+
+    def late_by(self, now: datetime) -> timedelta | None:
+        """From the moment it was meant to end to its cut, or to `now`; None before that moment,
+        and for what never opened."""
+        end = self.meant_to_end_at
+        if end is None or (self.ended_at is not None and self.cut_at is None):
+            return None
+        return late if (late := (self.cut_at or now) - end) >= timedelta() else None
+
+    def is_overdue(self, now: datetime) -> bool:
+        late = self.late_by(now)
+        not_cut = self.state in TO_BE_CUT and self.cut_at is None
+        return not_cut and late is not None and late >= OVERDUE_AFTER
+
+    def is_stuck(self, now: datetime) -> bool:
+        since = self.stuck_since
+        return (
+            self.state == GrantState.REVOKING and since is not None and since <= now - STUCK_AFTER
+        )
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Given up by two people and not ended yet: it may still be open on the target."""
+        return self.state == GrantState.REVOKING and self.abandoned_at is not None
 
     def audit_subject(self) -> Subject:
         label = f"{self.level.name} on {self.target.name} for {self.beneficiary}"

@@ -57,11 +57,14 @@ class Reconciliation(models.Model):
 
     target = models.OneToOneField(Target, models.CASCADE, primary_key=True)
     next_at = models.DateTimeField()
+    # Until then a run has the target to itself; the moment is also how a late one is told.
     lease_until = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=80, blank=True, help_text="Who made the last run.")
     ran_at = models.DateTimeField(null=True, help_text="When it last came to its end.")
+    failures = models.PositiveIntegerField(default=0, help_text="Runs in a row that failed.")
     last_error = models.CharField(max_length=500, blank=True)
     findings: models.JSONField[list[str], list[str]] = models.JSONField(default=list)
-    # Account and trace of what the ledger does not know, with the moment it was first seen.
+    # Accounts, each as name:trace, that the ledger does not know, and when each was first seen.
     unknown: models.JSONField[dict[str, str], dict[str, str]] = models.JSONField(default=dict)
     # More than a run may remove by itself: somebody must allow it, for exactly these.
     held_back: models.JSONField[list[str], list[str]] = models.JSONField(default=list)
@@ -88,13 +91,17 @@ class Alarm(models.Model):
 
     kind = models.CharField(max_length=12, choices=AlarmKind)
     target = models.ForeignKey(Target, models.CASCADE, related_name="alarms")
-    grant = models.ForeignKey(Grant, models.CASCADE, null=True, related_name="alarms")
+    # No constraint in the database: checking it would lock the grant, and cuts skip what is locked.
+    grant = models.ForeignKey(
+        Grant, models.CASCADE, null=True, related_name="alarms", db_constraint=False
+    )
     text = models.CharField(max_length=500)
     began_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
     # Null once the mail that tells of its end has gone out, or nobody needs one.
     next_mail_at = models.DateTimeField(null=True)
     mails = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0, help_text="Mails in a row that none took.")
     last_error = models.CharField(max_length=500, blank=True)
 
     class Meta:
