@@ -109,5 +109,7 @@ class VoteForm(forms.Form):
     replaces = forms.IntegerField(required=False, min_value=0)
 
 
-class RevokeForm(forms.Form):
+class ReasonForm(forms.Form):
+    """Why somebody does what may be asked about afterwards."""
+
     reason = forms.CharField(required=False, strip=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from approvals import access, queue, secrets
+from approvals import abandoning, access, queue, secrets
 from approvals.errors import Invalid, WrongState
 from approvals.models import Decision, Grant, Vote
 from approvals.policy import Refusal
-from approvals.states import EndReason, GrantState
+from approvals.states import ABANDONED, EndReason, GrantState
 from approvals.transition import actor, move, verb
 from audit import clock, log
 from audit.log import Subject
@@ -102,11 +102,44 @@ def revoke(grant_id: int, *, by: Person, reason: str) -> Grant:
     now = clock.now()
     if (refusal := may_revoke(grant, by)) is not None:
         raise refusal.error()
-    if not reason.strip() or len(reason) > NOTE_MAX or "\x00" in reason:
-        raise Invalid(fields={"reason": [f"Say why, in 1 to {NOTE_MAX} characters."]})
+    _require_reason(reason)
     finish(grant, EndReason.REVOKED, by=by, now=now, note=reason)
     queue.ring(CLOSE_TASK, grant.pk)
     return grant
+
+
+@verb("try_again.refused", grant_subject)
+def try_again(grant_id: int, *, by: Person) -> Grant:
+    """Have the next attempt at closing it made now. Raises NotAllowed, WrongState."""
+    grant = _locked(grant_id)
+    now = clock.now()
+    if (refusal := may_try_again(grant, by, now)) is not None:
+        raise refusal.error()
+    grant.next_try_at = now
+    grant.save(update_fields=["next_try_at"])
+    log.record("grant.tried_again", actor=actor(by), subject=grant, at=now)
+    queue.ring(CLOSE_TASK, grant.pk)
+    return grant
+
+
+@verb("abandon.refused", grant_subject)
+def abandon(grant_id: int, *, by: Person, reason: str) -> Grant:
+    """Ask to give up closing it; with the second person who does, it is `abandoned`.
+
+    Raises NotAllowed, WrongState, Invalid. It stays `revoking` and goes on being tried, hourly.
+    """
+    grant = _locked(grant_id)
+    now = clock.now()
+    if (refusal := abandoning.may_abandon(grant, by, now)) is not None:
+        raise refusal.error()
+    _require_reason(reason)
+    abandoning.ask(grant, by=by, reason=reason, now=now)
+    return grant
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip() or len(reason) > NOTE_MAX or "\x00" in reason:
+        raise Invalid(fields={"reason": [f"Say why, in 1 to {NOTE_MAX} characters."]})
 
 
 def _locked(grant_id: int) -> Grant:
@@ -143,6 +176,8 @@ def permitted_actions(grant: Grant, person: Person, now: datetime) -> dict[str, 
         "reveal": may_reveal(grant, person, now),
         "release": may_release(grant, person),
         "revoke": may_revoke(grant, person),
+        "try_again": may_try_again(grant, person, now),
+        "abandon": abandoning.may_abandon(grant, person, now),
     }
 
 
@@ -167,12 +202,32 @@ def may_release(grant: Grant, person: Person) -> Refusal | None:
 
 def may_revoke(grant: Grant, person: Person) -> Refusal | None:
     """Owners of the target, whoever approved it, and whoever asked for it for somebody else."""
-    asked = person.pk == grant.request.requester_id != grant.beneficiary_id
-    if asked or _approved(grant, person) or _owns(grant, person):
+    if _takes_away(grant, person):
         return _going(grant)
     return Refusal(
         "not_yours", "Owners of the target and those who approved this access can revoke it."
     )
+
+
+def may_try_again(grant: Grant, person: Person, now: datetime) -> Refusal | None:
+    """Its holder, whoever may revoke it, and administrators of targets."""
+    if grant.state != GrantState.REVOKING:
+        label = shown_state(grant, now)
+        return Refusal("wrong_state", f"This access is {label}; there is nothing to try again.")
+    holds = person.pk == grant.beneficiary_id
+    if not (holds or _takes_away(grant, person) or abandoning.looks_after(grant, person)):
+        return Refusal(
+            "not_yours",
+            "Its holder, those who may revoke it and administrators of targets can try again.",
+        )
+    if grant.lease_until is not None and grant.lease_until > now:
+        return Refusal("wrong_state", "It is being tried at this very moment.")
+    return None
+
+
+def _takes_away(grant: Grant, person: Person) -> bool:
+    asked = person.pk == grant.request.requester_id != grant.beneficiary_id
+    return asked or _approved(grant, person) or _owns(grant, person)
 
 
 def _approved(grant: Grant, person: Person) -> bool:
@@ -199,6 +254,9 @@ def is_usable(grant: Grant, now: datetime) -> bool:
 
 
 def shown_state(grant: Grant, now: datetime) -> str:
+    """The word for it on every page: its state, unless that would say too little."""
+    if grant.is_abandoned:
+        return ABANDONED.lower()
     if grant.state == GrantState.ACTIVE and not is_usable(grant, now):
         return GrantState.REVOKING.label.lower()
     return GrantState(grant.state).label.lower()

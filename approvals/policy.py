@@ -362,10 +362,11 @@ class Refusal:
 
     code: str
     message: str
+    conflict: bool = False  # with how things stand, as `wrong_state` is, not with who it is
 
     def error(self) -> NotAllowed | WrongState:
-        """WrongState if it is too late for anybody, NotAllowed if it is this person's case."""
-        kind = WrongState if self.code == "wrong_state" else NotAllowed
+        """WrongState if how things stand forbids it, NotAllowed if it is this person's case."""
+        kind = WrongState if self.conflict or self.code == "wrong_state" else NotAllowed
         return kind(self.message, code=self.code)
 
 

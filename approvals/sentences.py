@@ -21,7 +21,7 @@ VOTED: Final = {"approve": "approved", "deny": "denied"}
 STEPS: Final = {"open": "opening it", "cut": "cutting it off", "clean": "cleaning up"}
 # Why a verb said no, by its reason code, to follow "and was refused: ".
 REASONS: Final = {
-    "already_counted": "their vote counts in another stage",
+    "already_counted": "they are counted already",
     "asked_already": "the same is asked already",
     "gone": "it does not exist",
     "grants_open": "access there has not ended",
@@ -37,8 +37,10 @@ REASONS: Final = {
     "not_checked": "the level has not been checked on its target",
     "not_eligible": "they are not asked here",
     "not_requestable": "they may not ask for it",
+    "not_stuck": "closing it had not failed for long enough",
     "not_yours": "it is not theirs",
     "scope_changed": "what is asked for had changed since they looked",
+    "self_abandon": "nobody gives up closing access of their own",
     "self_approval": "nobody decides about themselves",
     "unfillable": "nobody could decide it",
     "unknown_kind": "there is no such kind of target",
@@ -120,6 +122,38 @@ def _opened(event: Event, data: dict[str, Any]) -> str:
     return f"opened the access as {data.get('account') or 'an account of its own'}"
 
 
+def _abandoned(event: Event, data: dict[str, Any]) -> str:
+    others = ", ".join(map(str, data.get("others") or [])) or "somebody"
+    note = str(data.get("note") or "").rstrip(".")
+    words = f"and {others} abandoned it: unsafe, tried every hour from now on"
+    return f"{words}: {note}" if note else words
+
+
+def _abandon_voided(event: Event, data: dict[str, Any]) -> str:
+    left = data.get("reason") == "left"
+    why = "they could not ask it now" if left else "what they had given up on was over"
+    return f"took no account of {data.get('person', 'somebody')} asking to abandon it: {why}"
+
+
+QUARANTINED: Final = {
+    "quarantined": "took over {n} that the holder had made",
+    "disarmed": "made {n} run as their caller that ran as their owner",
+    "dropped": "dropped {n} that could belong to nobody else",
+}
+
+
+def _quarantined(event: Event, data: dict[str, Any]) -> str:
+    parts = []
+    for key, words in QUARANTINED.items():
+        found = data.get(key) or {}
+        if count := int(found.get("count") or 0):
+            names = ", ".join(map(str, found.get("names") or []))
+            more = count - len(found.get("names") or [])
+            what = "1 thing" if count == 1 else f"{count} things"
+            parts.append(f"{words.format(n=what)} ({names}{f' and {more} more' if more else ''})")
+    return "; ".join(parts) or "looked after what the holder had made"
+
+
 def _attempt_failed(event: Event, data: dict[str, Any]) -> str:
     step = STEPS.get(str(data.get("step")), "working on it")
     error = str(data.get("error") or data.get("code") or "no reason given").rstrip(".")
@@ -148,6 +182,48 @@ def _refused(tried: str) -> Teller:
         return f"tried to {tried} and was refused: {REASONS.get(code, code or 'no reason given')}"
 
     return tell
+
+
+def _alarm(words: str) -> Teller:
+    return lambda event, data: f"{words}: {str(data.get('text') or '').rstrip('.')}"
+
+
+def _rotated(event: Event, data: dict[str, Any]) -> str:
+    return f"encrypted {data.get('rotated', 0)} stored secrets anew, under the newest key"
+
+
+def _drifted(event: Event, data: dict[str, Any]) -> str:
+    parts = [
+        f"{label}: {'; '.join(map(str, data[key]))}"
+        for key, label in (("new", "new"), ("over", "no longer"))
+        if data.get(key)
+    ]
+    where = f"compared {event.subject_label} with what it should hold"
+    return f"{where}. {'. '.join(parts)}" if parts else where
+
+
+def _ended_elsewhere(event: Event, data: dict[str, Any]) -> str:
+    address = data.get("address") or "the target's own host"
+    account = data.get("account") or "an account"
+    return f"ended a session of {account} from {address}, which is no gateway"
+
+
+def _accounts(words: str) -> Teller:
+    def tell(event: Event, data: dict[str, Any]) -> str:
+        names = ", ".join(map(str, data.get("accounts") or [])) or "accounts"
+        return words.format(names=names, target=event.subject_label)
+
+    return tell
+
+
+def _cleared_up(event: Event, data: dict[str, Any]) -> str:
+    names = ", ".join(map(str, data.get("accounts") or [])) or "an account"
+    return f"cleared up after {names} on {event.subject_label}: {_quarantined(event, data)}"
+
+
+def _not_compared(event: Event, data: dict[str, Any]) -> str:
+    error = str(data.get("error") or data.get("code") or "no reason given").rstrip(".")
+    return f"failed to compare {event.subject_label} with what it should hold: {error}"
 
 
 def _named(words: str) -> Teller:
@@ -180,7 +256,12 @@ TELLERS: Final[dict[str, Teller]] = {
     "grant.cut": _cut,
     "grant.ended": _ended,
     "grant.attempt_failed": _attempt_failed,
+    "grant.quarantined": _quarantined,
     "grant.revealed": _constant("was shown the credential, once"),
+    "grant.tried_again": _constant("asked for the next try at closing it to be made now"),
+    "grant.abandon_asked": _with_note("asked to abandon it, which takes one more person"),
+    "grant.abandon_voided": _abandon_voided,
+    "grant.abandoned": _abandoned,
     "target.created": _named("added the target"),
     "target.changed": _named("changed the target"),
     "accesslevel.created": _named("added the level"),
@@ -191,6 +272,20 @@ TELLERS: Final[dict[str, Teller]] = {
     "accesslevel.deleted": _named("deleted the level"),
     "policy.deleted": _named("deleted the policy"),
     "permissions.changed": _named("changed who may do what on"),
+    "target.drifted": _drifted,
+    "session.ended_elsewhere": _ended_elsewhere,
+    "reconciliation.removed": _accounts("removed {names} from {target}, which nobody should have"),
+    "reconciliation.quarantined": _cleared_up,
+    "reconciliation.held_back": _accounts("removes nothing on {target} until allowed: {names}"),
+    "reconciliation.allowed": _accounts("allowed {names} to be ended on {target}"),
+    "reconciliation.failed": _not_compared,
+    "installation.settled": _constant("made the restored database fit to go on"),
+    "installation.restored": _constant(
+        "confirmed that the database was restored here, so that removals go on"
+    ),
+    "alarm.raised": _alarm("raised an alarm"),
+    "alarm.ended": _alarm("ended an alarm"),
+    "secrets.rotated": _rotated,
     "submit.refused": _refused("ask for access"),
     "vote.refused": _refused("vote"),
     "cancel.refused": _refused("cancel the request"),
@@ -198,5 +293,8 @@ TELLERS: Final[dict[str, Teller]] = {
     "revoke.refused": _refused("revoke the access"),
     "expire.refused": _refused("close the request"),
     "reveal.refused": _refused("see the credential"),
+    "try_again.refused": _refused("have it tried again"),
+    "abandon.refused": _refused("abandon it"),
+    "reconciliation.refused": _refused("allow a removal"),
     "administration.refused": _refused("change the set-up"),
 }

@@ -44,7 +44,7 @@ class EndReason(models.TextChoices):
     EXPIRED = "expired", "Ran its time"
     RELEASED = "released", "Released by its holder"
     REVOKED = "revoked", "Revoked"
-    FAILED = "failed", "Failed to open"
+    FAILED = "failed", "Failed"
     UNUSED = "unused", "Never opened"
 
 
@@ -132,6 +132,11 @@ LOOKS: Final[dict[type[models.TextChoices], dict[models.TextChoices, Look]]] = {
         G.ENDED: Look("secondary", "circle-off"),
     },
 }
+
+
+# How a grant that two people have given up is shown; its state is `revoking` still.
+ABANDONED: Final = "Abandoned, unsafe"
+ABANDONED_LOOK: Final = Look("red", "alert-triangle")
 
 
 def look(machine: type[models.TextChoices], state: str) -> Look:

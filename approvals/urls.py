@@ -20,4 +20,6 @@ urlpatterns = [
     path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),
     path("grants/<int:pk>/release/", grants.release, name="grant-release"),
     path("grants/<int:pk>/revoke/", grants.revoke, name="grant-revoke"),
+    path("grants/<int:pk>/try-again/", grants.try_again, name="grant-try-again"),
+    path("grants/<int:pk>/abandon/", grants.abandon, name="grant-abandon"),
 ]

@@ -87,7 +87,7 @@ class VoteInput(Input):
     comment = Text(default="")
 
 
-class RevokeInput(Input):
+class ReasonInput(Input):
     reason = Text()
 
 

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.auth import get_user_model
 from rest_framework import serializers
 
-from approvals import chain, grants, policy
+from approvals import abandoning, chain, grants, policy
 from approvals.api import errors
-from approvals.models import AccessLevel, AccessRequest, Grant, RequestStage, Target, Vote
+from approvals.models import (
+    Abandonment,
+    AccessLevel,
+    AccessRequest,
+    Grant,
+    RequestStage,
+    Target,
+    Vote,
+)
 from approvals.states import GrantState, StageState
 from approvals.workflow import Preview
 from audit import clock
@@ -228,6 +236,9 @@ class GrantOut(serializers.ModelSerializer[Grant]):
     target = TargetName()
     level = LevelName()
     state = serializers.SerializerMethodField()
+    shown_state = serializers.SerializerMethodField()
+    overdue = serializers.SerializerMethodField()
+    lateness = serializers.SerializerMethodField()
     connection = serializers.SerializerMethodField()
     revealed = serializers.SerializerMethodField()
 
@@ -241,6 +252,7 @@ class GrantOut(serializers.ModelSerializer[Grant]):
             "target",
             "level",
             "state",
+            "shown_state",
             "duration",
             "approved_at",
             "opens_at",
@@ -254,13 +266,28 @@ class GrantOut(serializers.ModelSerializer[Grant]):
             "end_note",
             "connection",
             "revealed",
+            "overdue",
+            "lateness",
             "last_error",
             "attempts",
+            "next_try_at",
             "stuck_since",
+            "abandoned_at",
         )
 
     def get_state(self, grant: Grant) -> str:
         return effective_state(grant, self.context["now"])
+
+    def get_shown_state(self, grant: Grant) -> str:
+        return grants.shown_state(grant, self.context["now"])
+
+    def get_overdue(self, grant: Grant) -> bool:
+        return grant.is_overdue(self.context["now"])
+
+    def get_lateness(self, grant: Grant) -> float | None:
+        """Seconds, to the millisecond, from the end that was meant to the cut or to now."""
+        late = grant.late_by(self.context["now"])
+        return None if late is None else round(late.total_seconds(), 3)
 
     def get_connection(self, grant: Grant) -> Json | None:
         """Where and as whom to connect, for the holder alone."""
@@ -280,12 +307,17 @@ def effective_state(grant: Grant, now: datetime) -> str:
 
 
 def grant_detail(grant: Grant, *, viewer: Person) -> Json:
-    """A grant, and what `viewer` may do about it."""
+    """A grant, who has asked to abandon it, and what `viewer` may do about it."""
     now = clock.now()
     return {
         **GrantOut(grant, context={"viewer": viewer, "now": now}).data,
+        "abandonments": [_abandonment(asked) for asked in abandoning.standing(grant)],
         **_actions(grants.permitted_actions(grant, viewer, now)),
     }
+
+
+def _abandonment(asked: Abandonment) -> Json:
+    return {"person": asked.person.get_username(), "reason": asked.reason, "at": asked.at}
 
 
 class EventOut(serializers.ModelSerializer[Event]):

@@ -25,6 +25,8 @@ urlpatterns = [
     path("grants/<int:pk>/reveal/", views.RevealGrant.as_view(), name="reveal"),
     path("grants/<int:pk>/release/", views.ReleaseGrant.as_view(), name="release"),
     path("grants/<int:pk>/revoke/", views.RevokeGrant.as_view(), name="revoke"),
+    path("grants/<int:pk>/try-again/", views.TryGrantAgain.as_view(), name="try-again"),
+    path("grants/<int:pk>/abandon/", views.AbandonGrant.as_view(), name="abandon"),
     path("events/", views.Events.as_view(), name="events"),
     re_path(r"", views.Unknown.as_view(), name="unknown"),
 ]

@@ -351,7 +351,21 @@ class ReleaseGrant(GrantVerb):
 
 class RevokeGrant(GrantVerb):
     def act(self, pk: int) -> dict[str, Any]:
-        reason = self.body(inputs.RevokeInput)["reason"]
+        reason = self.body(inputs.ReasonInput)["reason"]
         return out.grant_detail(
             grants.revoke(pk, by=self.person, reason=reason), viewer=self.person
+        )
+
+
+class TryGrantAgain(GrantVerb):
+    def act(self, pk: int) -> dict[str, Any]:
+        self.body(inputs.NothingIn)
+        return out.grant_detail(grants.try_again(pk, by=self.person), viewer=self.person)
+
+
+class AbandonGrant(GrantVerb):
+    def act(self, pk: int) -> dict[str, Any]:
+        reason = self.body(inputs.ReasonInput)["reason"]
+        return out.grant_detail(
+            grants.abandon(pk, by=self.person, reason=reason), viewer=self.person
         )

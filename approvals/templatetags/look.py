@@ -20,11 +20,19 @@ from django.utils.safestring import SafeString
 from psycopg.conninfo import make_conninfo
 
 from approvals import access, grants
-from approvals.errors import DebugflowError, Invalid, ProvisionError, WrongState
+from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
 from approvals.models import AccessRequest, Grant, RequestStage
 from approvals.sentences import event_sentence, headline
-from approvals.states import GrantState, Look, RequestState, StageState, look
+from approvals.states import (
+    ABANDONED,
+    ABANDONED_LOOK,
+    GrantState,
+    Look,
+    RequestState,
+    StageState,
+    look,
+)
 from approvals.views.viewer import viewer, zone_of
 from audit import clock
 
@@ -81,6 +89,8 @@ def _badge(shown: Look, word: str) -> SafeString:
 @register.simple_tag(takes_context=True)
 def state(context: Mapping[str, Any], obj: AccessRequest | RequestStage | Grant) -> SafeString:
     """The badge of a request, stage or grant. A grant past its end is never shown as active."""
+    if isinstance(obj, Grant) and obj.is_abandoned:
+        return _badge(ABANDONED_LOOK, ABANDONED)
     machine = MACHINES[type(obj)]
     value = machine(obj.state)
     if isinstance(obj, Grant) and value == GrantState.ACTIVE:
@@ -114,6 +124,24 @@ def when(context: Mapping[str, Any], moment: datetime) -> SafeString:
         _absolute(context, moment),
         told,
     )
+
+
+@register.simple_tag(takes_context=True)
+def due(context: Mapping[str, Any], moment: datetime) -> SafeString:
+    """“in 3 min”, or “at once” when its time has come: what workers do next."""
+    length = moment - _now(context)
+    return format_html(
+        '<time datetime="{}" title="{}" data-relative="due">{}</time>',
+        moment.isoformat(),
+        _absolute(context, moment),
+        f"in {apart(length)}" if length.total_seconds() > 0 else "at once",
+    )
+
+
+@register.simple_tag(takes_context=True)
+def overdue(context: Mapping[str, Any], grant: Grant) -> bool:
+    """Whether it should have ended a while ago and is not cut."""
+    return grant.is_overdue(_now(context))
 
 
 @register.simple_tag(takes_context=True)
@@ -180,7 +208,9 @@ def where_it_stands(context: Mapping[str, Any]) -> AccessRequest | Grant | None:
 @register.filter
 def next_step(error: DebugflowError) -> str:
     """Who can help after a refusal, and what to do; the message itself says why."""
-    return NEXT_STEPS.get(error.code, HELP_BY_STATUS.get(type(error), ASK_AN_ADMIN))
+    if isinstance(error, NotAllowed) and error.code in NEXT_STEPS:
+        return NEXT_STEPS[error.code]
+    return HELP_BY_STATUS.get(type(error), ASK_AN_ADMIN)
 
 
 @register.filter

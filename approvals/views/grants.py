@@ -6,16 +6,16 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from approvals import access, grants
+from approvals import abandoning, access, grants
 from approvals.errors import Invalid
-from approvals.forms import RevokeForm
+from approvals.forms import ReasonForm
 from approvals.models import Grant, Reach
 from approvals.states import GrantState
 from approvals.views.viewer import page, viewer
@@ -37,13 +37,14 @@ def index(request: HttpRequest) -> HttpResponse:
     everything = request.GET.get("show") == "all"
     visible = _visible(person) if everything else _visible(person).held_by(person)
     going = visible.not_ended()
+    in_trouble = Q(stuck_since__isnull=False) | Q(abandoned_at__isnull=False)
     ended = page(visible.filter(state=GrantState.ENDED), cursor=request.GET.get("from", ""))
     context = {
         "now": clock.now(),
         "everything": everything,
         "first": not request.GET.get("from"),
-        "stuck": going.filter(stuck_since__isnull=False).order_by("stuck_since")[:STUCK],
-        "going": _by_end(going.filter(stuck_since__isnull=True))[:GOING],
+        "stuck": going.filter(in_trouble).order_by("stuck_since", "pk")[:STUCK],
+        "going": _by_end(going.exclude(in_trouble))[:GOING],
         "ended": ended,
     }
     return render(request, "approvals/grants.html", context)
@@ -96,17 +97,50 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     grant = _grant(request, pk)
-    form = RevokeForm(request.POST)
-    form.is_valid()
-    reason = form.cleaned_data.get("reason", "")
+    reason = _reason(request)
     try:
         grants.revoke(grant.pk, by=viewer(request), reason=reason)
     except Invalid as error:
-        context = _context(grant, viewer(request))
-        context |= {"reason": reason, "problems": error.fields.get("reason")}
-        return render(request, "approvals/grant.html", context, status=422)
+        return _typed_again(request, grant, {"revoke_reason": reason, "revoke_problems": error})
     messages.success(request, "Revoked. The access is being cut off.")
     return redirect("grant", grant.pk)
+
+
+@never_cache
+@require_POST
+def try_again(request: HttpRequest, pk: int) -> HttpResponse:
+    grant = _grant(request, pk)
+    grants.try_again(grant.pk, by=viewer(request))
+    messages.success(request, "It is tried again now. What comes of it shows here.")
+    return redirect("grant", grant.pk)
+
+
+@never_cache
+@require_POST
+def abandon(request: HttpRequest, pk: int) -> HttpResponse:
+    grant = _grant(request, pk)
+    reason = _reason(request)
+    try:
+        after = grants.abandon(grant.pk, by=viewer(request), reason=reason)
+    except Invalid as error:
+        return _typed_again(request, grant, {"abandon_reason": reason, "abandon_problems": error})
+    if after.is_abandoned:
+        messages.success(request, "Abandoned. It is still tried every hour.")
+    else:
+        messages.success(request, "Noted. It takes one more person.")
+    return redirect("grant", grant.pk)
+
+
+def _reason(request: HttpRequest) -> str:
+    form = ReasonForm(request.POST)
+    form.is_valid()
+    return str(form.cleaned_data.get("reason", ""))
+
+
+def _typed_again(request: HttpRequest, grant: Grant, typed: dict[str, Any]) -> HttpResponse:
+    """The page with what was typed, and why it will not do."""
+    context = _context(grant, viewer(request)) | typed
+    return render(request, "approvals/grant.html", context, status=422)
 
 
 def _grant(request: HttpRequest, pk: int) -> Grant:
@@ -119,7 +153,9 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
     events = _timeline(grant)
     actions = grants.permitted_actions(grant, person, now)
     usable = grants.is_usable(grant, now)
-    fingerprint = (grant.state, usable, grant.expires_at, grant.attempts, grant.last_error)
+    trouble = (grant.attempts, grant.last_error, grant.stuck_since, grant.is_overdue(now))
+    asked = abandoning.standing(grant)
+    fingerprint = (grant.state, usable, grant.expires_at, trouble, [one.pk for one in asked])
     codes = {name: no and no.code for name, no in actions.items()}
     last = events[-1].pk if events else 0
     seen = hashlib.sha256(repr((last, fingerprint, codes)).encode()).hexdigest()[:16]
@@ -128,6 +164,8 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
         "grant": grant,
         "actions": actions,
         "usable": usable,
+        "asked": asked,
+        "late": grant.late_by(now),
         "holder": person.pk == grant.beneficiary_id,
         "direct": grant.scope.get("reach") == Reach.DIRECT,
         "events": events,

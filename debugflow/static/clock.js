@@ -43,8 +43,10 @@
     document.querySelectorAll("time[data-relative]").forEach(function (element) {
       var seconds = (Date.parse(element.dateTime) - now) / 1000;
       var words = apart(Math.abs(seconds));
-      if (element.getAttribute("data-relative") !== "bare") {
-        words = seconds > 0 ? "in " + words : words + " ago";
+      var how = element.getAttribute("data-relative");
+      if (how !== "bare") {
+        var over = how === "due" ? "at once" : words + " ago";
+        words = seconds > 0 ? "in " + words : over;
       }
       write(element, words);
     });

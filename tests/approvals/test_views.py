@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from approvals import administration, closing, grants, opening
 from approvals.errors import ProvisionError
-from approvals.models import AccessRequest, Decision, Grant, Vote
+from approvals.models import AccessRequest, Decision, StepKind, Vote
 from approvals.states import LOOKS, GrantState, RequestState
 from approvals.templatetags.look import dsn, psql
 from audit.models import Event
@@ -98,6 +98,8 @@ def test_what_mallory_may_not_see_does_not_exist_for_her(world, sign_in):
         f"/grants/{grant.pk}/reveal/",
         f"/grants/{grant.pk}/release/",
         f"/grants/{grant.pk}/revoke/",
+        f"/grants/{grant.pk}/try-again/",
+        f"/grants/{grant.pk}/abandon/",
         f"/ask/{world.read.pk}/preview/",
     ):
         assert mallory.post(address, {"reason": "Because."}).status_code == 404
@@ -128,13 +130,15 @@ def test_no_verb_answers_to_get_and_none_acts_without_a_csrf_token(world, sign_i
     patterns = get_resolver("approvals.urls").url_patterns
     names = [str(one.name) for one in patterns if isinstance(one, URLPattern)]
     verbs = [name for name in names if "-" in name and name != "ask-level"]
-    assert len(verbs) == 6
+    assert len(verbs) == 8
     for address in (
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",
         f"/grants/{grant.pk}/reveal/",
         f"/grants/{grant.pk}/release/",
         f"/grants/{grant.pk}/revoke/",
+        f"/grants/{grant.pk}/try-again/",
+        f"/grants/{grant.pk}/abandon/",
         f"/ask/{world.read.pk}/preview/",
     ):
         assert sign_in("alice").get(address).status_code == 405
@@ -475,16 +479,96 @@ def test_olga_revokes_with_a_reason_that_alice_reads(world, sign_in):
     )
 
 
-def test_a_stuck_grant_is_on_top_with_its_error(world, sign_in):
+@pytest.fixture
+def stuck(world, clock):
+    """Alice gave it back; orders has not answered for 70 s."""
     grant = opened(world)
-    world.server.fail_next("cut", ProvisionError("It did not answer."), times=9)
+    world.server.fail_next("cut", ProvisionError("It did not answer."), times=99)
     grants.release(grant.pk, by=world.alice)
-    closing.close_grant(grant.pk, worker="w1")
-    Grant.objects.filter(pk=grant.pk).update(stuck_since=grant.activated_at)
+    for wait in (0, 70):
+        clock.forward(wait)
+        closing.close_grant(grant.pk, worker="w1")
+    return grant
+
+
+def test_a_stuck_grant_is_on_top_with_its_error(world, sign_in, stuck):
     page = text(sign_in("olga").get("/grants/?show=all"))
     assert "Not closed yet" in page
-    assert "It did not answer." in page
-    assert "1 attempt," in page
+    assert "It should have ended 1 min ago and is not cut off yet." in page
+    assert "Cutting it off has failed for 1 min : It did not answer." in page
+    assert "2 attempts, the next in a moment ." in page
+
+
+def test_alice_has_it_tried_now_but_does_not_give_it_up(world, sign_in, stuck):
+    alice, path = sign_in("alice"), f"/grants/{stuck.pk}/"
+    page = text(alice.get(path))
+    assert "Try now" in page
+    assert "Abandon…" not in page
+    assert alice.post(f"{path}try-again/").status_code == 302
+    assert "alice asked for the next try at closing it to be made now." in text(alice.get(path))
+    refused = alice.post(f"{path}abandon/", {"reason": "Mine."})
+    assert refused.status_code == 403
+    assert "Nobody abandons access that they hold" in text(refused)
+    assert "Abandon…" not in text(sign_in("bob").get(path))  # who only approved it
+    [job] = closing.claim(StepKind.CUT, worker="w1", only=stuck.pk)
+    assert "Being tried…" in text(alice.get(path))
+    world.server._faults.clear()
+    closing.run_all([job])
+    page = text(alice.get(path))
+    assert "Try now" not in page
+    assert "Being tried…" not in page
+
+
+def test_two_give_it_up_and_every_page_says_that_it_is_unsafe(world, sign_in, stuck):
+    path = f"/grants/{stuck.pk}/"
+    olga, ada, alice = sign_in("olga"), sign_in("ada"), sign_in("alice")
+    page = text(olga.get(path))
+    assert "This does not end the access. It may still be open on the target" in page
+    assert "Two people have to agree" in page
+    empty = olga.post(f"{path}abandon/", {"reason": " "})
+    assert empty.status_code == 422
+    assert "Say why" in text(empty)
+
+    olga.post(f"{path}abandon/", {"reason": "The host <b>was</b> wiped."})
+    page = text(olga.get(path))
+    assert "olga asked to abandon it; it takes one more" in page
+    assert "The host <b>was</b> wiped." in page
+    assert "Abandon…" not in page
+    again = olga.post(f"{path}abandon/", {"reason": "Again."})
+    assert again.status_code == 409
+    assert "It takes one more" in text(again)
+    assert "named in the chain" not in text(again)
+
+    ada.post(f"{path}abandon/", {"reason": "Indeed."})
+    for address in (path, "/grants/", "/", f"/requests/{stuck.request_id}/"):
+        page = alice.get(address)
+        assert 'class="state tone-red"' in page.content.decode()
+        assert "Abandoned, unsafe" in text(page)
+        assert "Closing" not in text(page)
+    page = text(alice.get(path))
+    assert "olga gave it up" in page
+    assert "ada gave it up" in page
+    assert "ada and olga abandoned it: unsafe, tried every hour from now on" in page
+
+
+def test_what_is_late_with_nobody_trying_says_so(world, sign_in, clock):
+    grant = opened(world)
+    clock.forward(HOUR + 60)
+    page = text(sign_in("olga").get(f"/grants/{grant.pk}/"))
+    assert "It should have ended 1 min ago and is not cut off yet." in page
+    assert "an administrator can see whether one is running" in page
+
+
+def test_trouble_reaches_the_open_page_and_keeps_what_is_being_typed(world, sign_in, stuck):
+    olga, path = sign_in("olga"), f"/grants/{stuck.pk}/"
+    seen = re.search(r"seen=([0-9a-f]+)", olga.get(path).content.decode())
+    assert seen
+    assert olga.get(path, {"seen": seen[1]}, headers=HTMX).status_code == 204
+    sign_in("ada").post(f"{path}abandon/", {"reason": "Gone."})
+    part = olga.get(path, {"seen": seen[1]}, headers=HTMX)
+    assert "ada asked to abandon it" in text(part)
+    assert re.search(r'id="abandon-card" hx-preserve', part.content.decode())
+    assert re.search(r'id="acts"[^>]* hx-swap-oob="true"', part.content.decode())
 
 
 def test_postgresql_shows_a_command_line_that_a_shell_and_libpq_read_back():

@@ -22,8 +22,10 @@ def test_every_endpoint_is_documented():
 
 
 def test_every_reason_code_is_documented():
-    sources = [PACKAGE / f"{name}.py" for name in ("errors", "workflow", "grants", "policy")]
+    sources = [
+        PACKAGE / f"{name}.py" for name in ("errors", "workflow", "grants", "abandoning", "policy")
+    ]
     sources += (PACKAGE / "api").glob("*.py")
     codes = {code for source in sources for code in CODE.findall(source.read_text())}
-    assert {"self_approval", "scope_changed", "no_level", "csrf_failed"} <= codes
+    assert {"self_approval", "self_abandon", "scope_changed", "no_level", "csrf_failed"} <= codes
     assert [code for code in sorted(codes - INTERNAL) if f"`{code}`" not in DOCS] == []

@@ -7,9 +7,12 @@ import json
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
+from approvals import closing
+from approvals.errors import ProvisionError
 from approvals.models import Grant
 from audit.models import Event
 from tests.approvals.api.conftest import As, opened, refused
+from tests.conftest import Clock
 from tests.world import World
 
 
@@ -60,7 +63,7 @@ def test_alice_gives_it_back_and_cannot_twice(world: World, as_: As, grant: Gran
     assert (given_back["state"], given_back["end_reason"]) == ("revoking", "released")
     late = refused(as_("alice").post(path), 409, "wrong_state")
     assert late["current"]["state"] == "revoking"
-    assert late["current"]["permitted_actions"] == []
+    assert late["current"]["permitted_actions"] == ["try_again"]
 
 
 @pytest.mark.parametrize("name", ["olga", "bob"])
@@ -83,6 +86,73 @@ def test_strangers_cannot_take_it_away(world: World, as_: As, grant: Grant):
     assert grant.state == "active"
     refusals = Event.objects.filter(action="revoke.refused")
     assert set(refusals.values_list("actor_name", flat=True)) == {"dan", "alice", "ada"}
+
+
+@pytest.fixture
+def stuck(world: World, as_: As, grant: Grant, clock: Clock) -> Grant:
+    """Alice's, revoked by bob; orders has not answered for 31 s."""
+    world.server.fail_next("cut", ProvisionError("It did not answer."), times=99)
+    as_("bob").post(f"grants/{grant.pk}/revoke/", {"reason": "Enough."})
+    for wait in (0, 31):
+        clock.forward(wait)
+        closing.close_grant(grant.pk, worker="w1")
+    return grant
+
+
+def test_what_cannot_be_closed_tells_all_about_it(as_: As, stuck: Grant):
+    seen = as_("alice").get(f"grants/{stuck.pk}/").json()
+    assert (seen["state"], seen["shown_state"], seen["cut_at"]) == ("revoking", "closing", None)
+    assert (seen["last_error"], seen["attempts"]) == ("It did not answer.", 2)
+    assert seen["revoking_at"] < seen["stuck_since"] < seen["next_try_at"]
+    assert seen["overdue"] is True
+    assert 31 < seen["lateness"] < 60
+    assert (seen["abandoned_at"], seen["abandonments"]) == (None, [])
+
+
+def test_whoever_may_has_it_tried_again(world: World, as_: As, stuck: Grant):
+    path = f"grants/{stuck.pk}/try-again/"
+    refused(as_("dan").post(path), 403, "not_yours")
+    refused(as_("mallory").post(path), 404, "not_found")
+    refused(as_("alice").post(path, {"now": True}), 422, "invalid")
+    before = as_("alice").get(f"grants/{stuck.pk}/").json()
+    assert before["permitted_actions"] == ["try_again"]
+    assert as_("alice").post(path).json()["next_try_at"] < before["next_try_at"]
+    world.server._faults.clear()
+    closing.close_grant(stuck.pk, worker="w1")
+    late = refused(as_("alice").post(path), 409, "wrong_state")
+    assert late["current"]["state"] == "ended"
+
+
+def test_two_give_it_up_and_it_is_told_everywhere(as_: As, stuck: Grant):
+    path, body = f"grants/{stuck.pk}/abandon/", {"reason": "The host was wiped."}
+    refused(as_("alice").post(path, body), 403, "self_abandon")
+    refused(as_("bob").post(path, body), 403, "not_yours")
+    refused(as_("mallory").post(path, body), 404, "not_found")
+    for reason in ("", " ", "x" * 301, "a\x00b"):
+        problem = refused(as_("olga").post(path, {"reason": reason}), 422, "invalid")
+        assert list(problem["fields"]) == ["reason"]
+    refused(as_("olga").post(path), 422, "invalid")
+
+    first = as_("olga").post(path, body).json()
+    assert (first["state"], first["shown_state"]) == ("revoking", "closing")
+    assert [asked["person"] for asked in first["abandonments"]] == ["olga"]
+    assert first["abandonments"][0]["reason"] == body["reason"]
+    again = refused(as_("olga").post(path, body), 409, "already_counted")
+    assert again["current"]["refused_actions"]["abandon"]["code"] == "already_counted"
+
+    second = as_("ada").post(path, {"reason": "Indeed."}).json()
+    assert (second["state"], second["shown_state"]) == ("revoking", "abandoned, unsafe")
+    assert second["abandoned_at"]
+    [listed] = as_("alice").get("grants/", state="revoking").json()["results"]
+    assert listed["shown_state"] == "abandoned, unsafe"
+    refused(as_("ada").post(path, body), 409, "wrong_state")
+
+
+def test_what_is_not_stuck_is_not_given_up(as_: As, grant: Grant):
+    path, body = f"grants/{grant.pk}/abandon/", {"reason": "I can."}
+    refused(as_("olga").post(path, body), 409, "wrong_state")
+    as_("alice").post(f"grants/{grant.pk}/release/")
+    refused(as_("olga").post(path, body), 409, "not_stuck")
 
 
 def test_time_that_is_over_shows_before_any_sweeper_came(
