@@ -19,6 +19,8 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")  # the caller's settings mus
 PRODUCTION = {
     "ALLOWED_HOSTS": "debugflow.example.com",
     "CSRF_TRUSTED_ORIGINS": "https://debugflow.example.com",
+    "DEBUGFLOW_SITE_URL": "https://debugflow.example.com",
+    "EMAIL_HOST": "mail.example.com",
     "PYTHONWARNINGS": "error::RuntimeWarning",  # makemigrations only warns without a database
 }
 

@@ -6,10 +6,11 @@ that was not assigned. Lists and checks use the same querysets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
-from guardian.shortcuts import get_objects_for_user
+from guardian.shortcuts import get_objects_for_user, get_users_with_perms
 
 from approvals.models import AccessLevel, AccessRequest, Grant, Target
 
@@ -42,6 +43,20 @@ def _targets(user: Person, permission: str) -> QuerySet[Target]:
 
 def owned_targets(user: Person) -> QuerySet[Target]:
     return _targets(user, "own_target")
+
+
+def owners(target: Target) -> QuerySet[Person]:
+    """Whoever is active and owns this target, by an assignment to them or to a group of theirs."""
+    people = get_users_with_perms(target, only_with_perms_in=["own_target"], with_superusers=False)
+    return cast("QuerySet[Person]", people).filter(is_active=True).order_by("pk")
+
+
+def administrators() -> QuerySet[Person]:
+    """Whoever is active and may change targets: superusers, and staff holding that permission."""
+    people: QuerySet[Person] = get_user_model()._default_manager.with_perm(
+        "approvals.change_target", backend="django.contrib.auth.backends.ModelBackend"
+    )
+    return people.filter(Q(is_superuser=True) | Q(is_staff=True)).order_by("pk")
 
 
 def audited_targets(user: Person) -> QuerySet[Target]:

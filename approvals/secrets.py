@@ -68,6 +68,19 @@ def rotate(cipher: str) -> str:
         raise SecretUnreadable from None
 
 
+def is_current(cipher: str) -> bool:
+    """Whether it is encrypted under the newest key, so that the older ones are not needed for it.
+
+    Raises ImproperlyConfigured without a usable key.
+    """
+    _box()
+    try:
+        Fernet(settings.ENCRYPTION_KEYS[0]).decrypt(cipher.encode())
+    except InvalidToken:
+        return False
+    return True
+
+
 @sensitive_variables()
 def _open(cipher: str) -> dict[str, Any]:
     try:
