@@ -28,3 +28,8 @@ def refuse_unsafe(**_: object) -> None:
     except ImproperlyConfigured as error:
         # Celery logs whatever a signal's receiver raises and goes on, but for this.
         raise SystemExit(str(error)) from error
+
+
+@signals.setup_logging.connect
+def leave_logging_alone(**_: object) -> None:
+    """Django's settings have set it up, redaction included: a receiver keeps Celery's own away."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -55,13 +56,38 @@ def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
-def database(name: str, default: object = MISSING) -> dict[str, object]:
+def with_password(url: str, password: str) -> str:
+    """The URL with the password, which is kept apart from it where secrets are files of their own.
+
+    An empty password changes nothing. Raises ImproperlyConfigured, repeating neither, for a URL
+    that has another password already, and for what is no URL.
+    """
+    if not password:
+        return url
+    scheme, separator, rest = url.partition("://")
+    login, _, place = rest.rpartition("@")
+    name, _, given = login.partition(":")
+    if not separator or (given and unquote(given) != password):
+        raise ImproperlyConfigured("A URL has another password than the one given apart from it.")
+    return f"{scheme}://{name}:{quote(password, safe='')}@{place}"
+
+
+def networks(name: str, default: str = "") -> list[str]:
+    """A comma-separated list of networks in CIDR notation, in their canonical form."""
+    try:
+        return [str(ip_network(word)) for word in words(name, default)]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must list networks like 10.1.2.0/24: {error}") from None
+
+
+def database(name: str, default: object = MISSING, *, password: str = "") -> dict[str, object]:
     """A postgresql:// URL as Django's DATABASES entry; query parameters become libpq options.
 
-    Raises ImproperlyConfigured for any other, without repeating it: a password may be in it.
+    `password` is for a URL without one. Raises ImproperlyConfigured for any other URL, without
+    repeating it: a password may be in it.
     """
     try:
-        url = urlsplit(text(name, default))
+        url = urlsplit(with_password(text(name, default), password))
         port = str(url.port or "")
         options = _options(url.query)
     except ValueError:

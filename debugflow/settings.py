@@ -49,6 +49,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # First, so that whatever the others say or refuse has a request id.
     "debugflow.middleware.RequestContextMiddleware",
+    # Before whatever looks at hosts and TLS: load balancers and containers ask by address.
+    "debugflow.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -82,16 +84,29 @@ TEMPLATES = [
 
 # psycopg's pool, not CONN_MAX_AGE: synchronous views under ASGI run in short-lived threads, each
 # with a connection of its own, and persistent ones ran the server out of connections.
-DATABASES = {"default": env.database("DATABASE_URL")}
+DATABASES = {"default": env.database("DATABASE_URL", password=env.text("DATABASE_PASSWORD", ""))}
+_given: dict[str, str] = DATABASES["default"]["OPTIONS"]  # type: ignore[assignment]
 DATABASES["default"]["OPTIONS"] = {
-    **DATABASES["default"]["OPTIONS"],  # type: ignore[dict-item]
+    # Seconds, and milliseconds: a network that swallows what is sent must not hold a sweeper up for
+    # the quarter of an hour that the kernel would go on trying, nor for long once it is healed.
+    "connect_timeout": 3,
+    "tcp_user_timeout": 4000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    **_given,
+    # A process that is stopped inside a transaction must not keep a grant's row locked past its
+    # end: no transaction of ours waits for anything but this database. As long as a cut's lease.
+    "options": f"{_given.get('options', '')} -c idle_in_transaction_session_timeout=3s".strip(),
     # Statements are planned once a connection, not each time: half again as many votes a second.
     "server_side_binding": True,
     "prepare_threshold": 3,
     "pool": {
         "min_size": 0,
         "max_size": env.number("DATABASE_POOL_SIZE", 16, at_least=2),
-        "timeout": 10,
+        # Longer than attempts at connecting go on, each after twice the pause of the one before:
+        # at the pool's 300 s a sweeper looked again 11 s after an outage of 20 s.
+        "timeout": 4,
+        "reconnect_timeout": 3,
         "max_idle": 60,
     },
 }
@@ -174,7 +189,9 @@ REST_FRAMEWORK = {
     "PAGE_SIZE": 50,
 }
 
-REDIS_URL = env.text("REDIS_URL", "redis://localhost:6379/0")
+REDIS_URL = env.with_password(
+    env.text("REDIS_URL", "redis://localhost:6379/0"), env.text("REDIS_PASSWORD", "")
+)
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -186,6 +203,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # At the default of 100 a worker exits, and the sweeper inside it with it.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 5
+# SIGTERM waits for tasks as long as they take; SIGQUIT this many seconds, then hands them back.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10.0
 # kombu's default sweep for unacknowledged messages runs every ~100 s; 93 s to redelivery measured.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 180,
@@ -207,6 +226,27 @@ CELERY_TASK_ROUTES = {
 SWEEP_INTERVAL = env.number("DEBUGFLOW_SWEEP_INTERVAL_MS", 500, at_least=100) / 1000
 # Threads that carry out what one sweeper claimed.
 SWEEP_THREADS = env.number("DEBUGFLOW_SWEEP_THREADS", 16, at_least=2)
+
+# Seconds between two comparisons of one target with the ledger.
+RECONCILE_INTERVAL = env.number("DEBUGFLOW_RECONCILE_INTERVAL", 60, at_least=5)
+# Where the gateway connects from. A session of a gateway level from anywhere else is ended.
+GATEWAY_ADDRESSES = env.networks("DEBUGFLOW_GATEWAY_ADDRESSES")
+
+# Without a server to give mails to none is sent, and a system check says so.
+EMAIL_HOST = env.text("EMAIL_HOST", "")
+EMAIL_PORT = env.number("EMAIL_PORT", 587, at_least=1)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_SSL = env.boolean("EMAIL_USE_SSL", False)
+EMAIL_USE_TLS = env.boolean("EMAIL_USE_TLS", not EMAIL_USE_SSL)
+# Seconds for connecting, and for each answer: a server that never answers must not keep a thread.
+EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 5, at_least=1)
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "debugflow@localhost")
+# Where people reach the site: what links in mails begin with.
+SITE_URL = env.text("DEBUGFLOW_SITE_URL", "").rstrip("/")
+
+# What whoever reads /metrics has to show; without one nobody may.
+METRICS_TOKEN = env.text("DEBUGFLOW_METRICS_TOKEN", "")
 
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO")
 LOGGING_CONFIG = "logging.config.dictConfig"

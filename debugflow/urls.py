@@ -6,6 +6,8 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
+from debugflow.metrics import metrics
+
 urlpatterns = [
     path(
         "sign-in/",
@@ -15,5 +17,6 @@ urlpatterns = [
     path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("approvals.api.urls")),
+    path("metrics", metrics, name="metrics"),
     path("", include("approvals.urls")),
 ]

@@ -1,4 +1,4 @@
-"""Django's settings for the two commands that start the servers themselves: `demo` and `up`.
+"""Django's settings for the commands about the embedded servers: `demo`, `up` and `upgrade`.
 
 There is no database and no secret yet when they begin, so `debugflow.settings` would refuse. Their
 child processes get an environment and the real settings.

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from debugflow.embedded.processes import Processes
 from debugflow.embedded.production import Production
-from debugflow.embedded.runtime import Runtime
+from debugflow.embedded.runtime import DATABASE, Runtime
 from debugflow.embedded.state import (
     CHECKOUT,
     DirectoryLock,
@@ -20,6 +20,7 @@ from debugflow.embedded.state import (
     make_directory,
     state_dir,
 )
+from debugflow.embedded.upgrade import keep_before_migrating
 
 # What a child needs of our own environment. Nothing else: a SECRET_KEY_FILE or DEBUG that somebody
 # has set for another installation would win over what this one is told.
@@ -30,11 +31,18 @@ DEMO = {"DEBUGFLOW_DEMO": "True", "DEBUGFLOW_SECURE": "False", "PYTHONUNBUFFERED
 class Installation:
     """The demonstration's control plane and its target, ready to be used once started."""
 
-    def __init__(self, directory: Path, *, port: int, out: TextIO) -> None:
-        """`port` is the web server's; see `Processes`."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int,
+        out: TextIO,
+        target_settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`port` is the web server's; `target_settings` are the target's PostgreSQL parameters."""
         self.directory = make_directory(directory)
         self.runtime = Runtime(directory)
-        self.production = Production(directory / "production")
+        self.production = Production(directory / "production", settings=target_settings)
         self.processes = Processes(directory / "logs", out=out, port=port)
         self._stack = ExitStack()
 
@@ -51,6 +59,7 @@ class Installation:
             self._stack.callback(self.production.stop)
             target = beside.submit(self.production.start)
             self._stack.enter_context(self.runtime)
+            keep_before_migrating(self.runtime.postgres, DATABASE, to=self.directory / "backups")
             self._manage("migrate", self.runtime.migrations_environment())
             target.result()
         environment = _child_environment(self.runtime.environment())

@@ -5,6 +5,7 @@ Which databases and roles it holds is the caller's affair (`roles`, `runtime`).
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -60,9 +61,12 @@ class EmbeddedPostgres(EmbeddedServer):
         *,
         port: int = 0,
         settings: Mapping[str, str] = MappingProxyType({}),
+        programs: Path | None = None,
     ) -> None:
+        """`programs` is a directory of another PostgreSQL's, in place of the wheel's."""
         super().__init__(directory, port=port)
         self._settings = {**SETTINGS, **settings}
+        self._programs = programs
 
     @property
     def superuser_password(self) -> str:
@@ -98,13 +102,29 @@ class EmbeddedPostgres(EmbeddedServer):
             )
         if not self._home.exists():
             self._create_cluster()
+        self._refuse_other_major()
         if Path("/proc/self").exists():
             # Nothing works in our directory: that was looked up. The file of a killed postmaster
             # would stop the start if its pid has gone to another process since.
             (self._home / "postmaster.pid").unlink(missing_ok=True)
 
+    def program_path(self, name: str) -> str:
+        """Where the program `name` of this server's version is."""
+        return str((self._programs or binaries()) / name)
+
+    def _refuse_other_major(self) -> None:
+        """A data directory is of one major version, and no other reads it."""
+        before, now = data_major(self._home), program_major(self._argv(0)[0])
+        if before == now:
+            return
+        raise EmbeddedError(
+            f"{self._home} holds data of PostgreSQL {before}, and this is {now}. Move it over with "
+            f"the programs of {before}: `manage.py upgrade --programs DIRECTORY` (docs/backup.md "
+            "says where to get them); the old data is kept. Or begin anew: `make clean` removes it."
+        )
+
     def _argv(self, port: int) -> list[str]:
-        argv = [str(binaries() / "postgres"), "-D", str(self._home), "-p", str(port)]
+        argv = [self.program_path("postgres"), "-D", str(self._home), "-p", str(port)]
         for name, value in self._settings.items():
             argv += ["-c", f"{name}={value}"]
         return argv
@@ -120,6 +140,12 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _create_cluster(self) -> None:
         """Create the cluster aside and put it in place by one rename, so that none is half made."""
+        draft = self.draft_cluster()
+        (draft / "data").rename(self._home)
+        shutil.rmtree(draft)
+
+    def draft_cluster(self) -> Path:
+        """An empty cluster with our password, as `data` in the new directory that is returned."""
         for left in self.directory.glob("initdb-*"):
             shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.directory))
@@ -129,11 +155,11 @@ class EmbeddedPostgres(EmbeddedServer):
         for path in (draft, password):
             _give(path, self._account)
         self._initdb(draft / "data", password)
-        (draft / "data").rename(self._home)
-        shutil.rmtree(draft)
+        password.unlink()
+        return draft
 
     def _initdb(self, data: Path, password: Path) -> None:
-        argv = [str(binaries() / "initdb"), f"--pgdata={data}", f"--pwfile={password}"]
+        argv = [self.program_path("initdb"), f"--pgdata={data}", f"--pwfile={password}"]
         argv += [f"--username={self.superuser}", "--auth=scram-sha-256", "--encoding=UTF8"]
         argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         argv += ["--no-instructions"]
@@ -142,6 +168,23 @@ class EmbeddedPostgres(EmbeddedServer):
         ended = run_as(self._account, argv, env=clean_environment())
         if ended.returncode != 0:
             raise EmbeddedError(f"initdb failed in {self.directory}:\n{ended.stdout}")
+
+
+def data_major(data: Path) -> str:
+    """The major version that a data directory was made by."""
+    return (data / "PG_VERSION").read_text(encoding="ascii").strip()
+
+
+def program_major(postgres: str) -> str:
+    """The major version of the program at `postgres`. Raises EmbeddedError if it does not run."""
+    try:
+        told = run_as(server_account(), [postgres, "--version"]).stdout
+    except OSError as error:
+        raise EmbeddedError(f"{postgres} does not run here: {error}") from error
+    found = re.search(r"\) (\d+)", told)  # such as: postgres (PostgreSQL) 18.6
+    if found is None:
+        raise EmbeddedError(f"{postgres} does not run here: {told.strip()}")
+    return found[1]
 
 
 def _url(port: int, *, database: str, user: str, password: str | None) -> str:

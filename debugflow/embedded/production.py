@@ -22,8 +22,8 @@ READ_ONLY: Final = {"role": "orders_readonly"}
 READ_WRITE: Final = {"role": "orders_readwrite"}
 CUSTOMERS, ORDERS, PAYMENTS = 400, 3000, 2400
 
-# Two seats that a full server keeps for debugflow, so that it can still end sessions.
-SETTINGS: Final = {"reserved_connections": "2", "max_connections": "100"}
+# Four seats that a full server keeps for debugflow, so that it can still end sessions.
+SETTINGS: Final = {"reserved_connections": "4", "max_connections": "100"}
 
 TABLES: Final = (
     """

@@ -24,10 +24,12 @@ def create_roles(
     migrator: str,
     app: str,
     passwords: Mapping[str, str],
+    for_restore: bool = False,
 ) -> None:
     """Create the database and its roles, or bring those that exist back to what they must be.
 
-    `passwords` maps the names of `migrator` and `app` to theirs.
+    `passwords` maps the names of `migrator` and `app` to theirs. `for_restore` leaves the rights
+    on tables to the dump that is loaded next.
     Raises EmbeddedError when `app` is a member of a role: it could then become more than itself.
     """
     names = {"database": database, "owner": owner, "migrator": migrator, "app": app}
@@ -41,6 +43,7 @@ def create_roles(
         _make_database(server, names)
         with psycopg.connect(make_conninfo(superuser_url, dbname=database)) as inside:
             _settle_schema(inside, names)
+            _settle_rights_to_come(inside, names, for_restore=for_restore)
 
 
 def _sql(text: str, names: Mapping[str, str]) -> sql.Composed:
@@ -89,13 +92,23 @@ def _make_database(server: Connection, names: Mapping[str, str]) -> None:
 
 
 def _settle_schema(inside: Connection, names: Mapping[str, str]) -> None:
-    """Rights on tables to come only: those that a migration took from the app stay taken."""
-    default = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT "
     for text in (
         "ALTER SCHEMA public OWNER TO {owner}",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC, {app}",
         "GRANT USAGE ON SCHEMA public TO {app}",
-        default + "SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app}",
-        default + "USAGE, SELECT ON SEQUENCES TO {app}",
     ):
         inside.execute(_sql(text, names))
+
+
+def _settle_rights_to_come(
+    inside: Connection, names: Mapping[str, str], *, for_restore: bool
+) -> None:
+    """Rights on tables to come only: those that a migration took from the app stay taken.
+
+    None before a dump is loaded: it gives the app what it had, and would not take away what its
+    tables were created with, such as the right to change Events. It brings these lines itself.
+    """
+    verb, to = ("REVOKE", "FROM") if for_restore else ("GRANT", "TO")
+    for rights in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE, SELECT ON SEQUENCES"):
+        text = f"ALTER DEFAULT PRIVILEGES FOR ROLE {{owner}} IN SCHEMA public {verb} {rights} {to} "
+        inside.execute(_sql(text + "{app}", names))

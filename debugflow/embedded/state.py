@@ -79,13 +79,17 @@ def _add_account() -> str:
 
 
 def run_as(
-    account: Account | None, argv: list[str], *, env: Mapping[str, str] | None = None
+    account: Account | None,
+    argv: list[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str = "/",
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end as `account`; what it said on either channel is in `stdout`."""
     return subprocess.run(  # noqa: S603 - every argv is one of ours, and no shell reads it
         argv,
         check=False,
-        cwd="/",
+        cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -19,8 +19,8 @@ PASSWORD = "a password of their own"
 def sign_in_as(committed: None, control: Control) -> Iterator[SignInAs]:
     """`sign_in_as("mallory", "CREATEROLE", "GRANT a TO mallory")`: Django connects as her.
 
-    She is made first, with these attributes and on top of them these statements, may read the
-    clock, and is gone after the test.
+    She is made first, with these attributes and on top of them these statements, may read what
+    the system checks look at, and is gone after the test.
     """
     made: list[str] = []
 
@@ -31,7 +31,7 @@ def sign_in_as(committed: None, control: Control) -> Iterator[SignInAs]:
             made.append(name)
             server.execute(f"GRANT CONNECT ON DATABASE {DATABASE} TO {name}".encode())
             server.execute(f"GRANT USAGE ON SCHEMA public TO {name}".encode())
-            server.execute(f"GRANT SELECT ON audit_clock TO {name}".encode())
+            server.execute(f"GRANT SELECT ON audit_clock, approvals_heartbeat TO {name}".encode())
             for statement in statements:
                 server.execute(statement.encode())
         control.point_django_at(database, APP)

@@ -164,3 +164,41 @@ def test_a_database_that_is_missing_is_required_unless_it_has_a_default():
     with pytest.raises(ImproperlyConfigured, match="Set STORY"):
         env.database(NAME)
     assert env.database(NAME, "postgresql://localhost/name")["NAME"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://valkey:6379/0", "redis://:p%40%2Fss@valkey:6379/0"),
+        ("postgresql://app@db/x", "postgresql://app:p%40%2Fss@db/x"),
+        ("postgresql://app:p%40%2Fss@db/x", "postgresql://app:p%40%2Fss@db/x"),
+    ],
+)
+def test_a_password_kept_apart_is_put_into_its_url(url, whole):
+    assert env.with_password(url, "p@/ss") == whole
+    assert env.with_password(url, "") == url
+
+
+@pytest.mark.parametrize("url", ["postgresql://app:hunter2@db/x", "hunter2"])
+def test_a_password_that_is_another_than_the_urls_is_refused_and_neither_shown(url):
+    with pytest.raises(ImproperlyConfigured, match="another password") as told:
+        env.with_password(url, "hunter3")
+    assert "hunter" not in str(told.value)
+
+
+def test_a_database_with_its_password_apart(given):
+    given("postgresql://app@db/x?sslmode=require")
+    found = env.database(NAME, password="p@/ss%41")
+    assert (found["USER"], found["PASSWORD"], found["HOST"]) == ("app", "p@/ss%41", "db")
+
+
+def test_networks_are_taken_in_their_canonical_form(given):
+    given("10.1.2.0/24, 2001:DB8::1")
+    assert env.networks(NAME) == ["10.1.2.0/24", "2001:db8::1/128"]
+
+
+@pytest.mark.parametrize("value", ["10.1.2.3/24", "gateway.example.com", "10.0.0.0/99"])
+def test_what_is_no_network_is_refused_with_an_example(given, value):
+    given(value)
+    with pytest.raises(ImproperlyConfigured, match=r"STORY must list networks like 10\.1\.2\.0/24"):
+        env.networks(NAME)

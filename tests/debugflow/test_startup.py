@@ -63,6 +63,19 @@ def test_everything_that_is_wrong_is_named_at_once(production):
     assert "HINT" in told
 
 
+def test_a_warning_stops_no_start(production):
+    production.EMAIL_HOST = production.SITE_URL = ""
+    refuse_unsafe()
+
+
+def test_clocks_that_disagree_and_proxies_that_are_everybody_stop_it(production, monkeypatch):
+    monkeypatch.setattr("debugflow.checks.SKEW_MOST", -1)
+    production.TRUSTED_PROXIES = ["0.0.0.0/0"]
+    told = refusal()
+    assert "debugflow.E009" in told
+    assert "debugflow.E011" in told
+
+
 def test_the_demo_excuses_neither_the_login_nor_the_hosts(settings, sign_in_as):
     settings.DEMO = True
     settings.ALLOWED_HOSTS = ["debugflow.example.com"]

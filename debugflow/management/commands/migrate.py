@@ -16,5 +16,7 @@ class Command(Migrate):
         if settings.MIGRATIONS_DATABASE_URL:
             connection = connections["default"]
             connection.close()
-            connection.settings_dict.update(env.database("MIGRATIONS_DATABASE_URL"))
+            password = env.text("DEBUGFLOW_MIGRATOR_PASSWORD", "")
+            url = env.database("MIGRATIONS_DATABASE_URL", password=password)
+            connection.settings_dict.update(url)
         super().handle(*args, **options)

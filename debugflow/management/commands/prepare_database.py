@@ -26,8 +26,22 @@ class Command(BaseCommand):
         parser.add_argument("--owner", default=OWNER)
         parser.add_argument("--migrator", default=MIGRATOR)
         parser.add_argument("--app", default=APP)
+        parser.add_argument(
+            "--for-restore",
+            action="store_true",
+            help="before a backup is loaded, which brings the rights on its tables with it",
+        )
 
-    def handle(self, *, database: str, owner: str, migrator: str, app: str, **_: object) -> None:
+    def handle(
+        self,
+        *,
+        database: str,
+        owner: str,
+        migrator: str,
+        app: str,
+        for_restore: bool = False,
+        **_: object,
+    ) -> None:
         """Raises CommandError when the application's role is a member of another."""
         passwords = {
             app: env.text("DEBUGFLOW_APP_PASSWORD"),
@@ -35,13 +49,17 @@ class Command(BaseCommand):
         }
         try:
             create_roles(
-                env.text("SUPERUSER_DATABASE_URL"),
+                env.with_password(
+                    env.text("SUPERUSER_DATABASE_URL"), env.text("SUPERUSER_DATABASE_PASSWORD", "")
+                ),
                 database=database,
                 owner=owner,
                 migrator=migrator,
                 app=app,
                 passwords=passwords,
+                for_restore=for_restore,
             )
         except EmbeddedError as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"Database {database}, owned by {owner}, is ready for migrate.")
+        what = "pg_restore" if for_restore else "migrate"
+        self.stdout.write(f"Database {database}, owned by {owner}, is ready for {what}.")

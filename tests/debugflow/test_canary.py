@@ -1,0 +1,122 @@
+"""The canary on real parts: a Celery worker, Valkey, and what is left of the dead ones in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import current_app
+
+from approvals import heartbeats
+from approvals.models import Heartbeat
+from audit import clock
+from debugflow.embedded.valkey import EmbeddedValkey
+from tests.conftest import DATABASE, Control
+from tests.debugflow.workers import worker
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed")]
+
+
+@pytest.fixture
+def valkey(server_directory: Path) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(server_directory / "canary") as running:
+        yield running
+
+
+def eventually(check: Callable[[], Any], *, within: float = 30) -> None:
+    deadline = time.monotonic() + within
+    while not check():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def served_after(moment: Any) -> bool:
+    return heartbeats.serving().filter(served_at__gt=moment).exists()
+
+
+def swept_after(moment: Any) -> bool:
+    return heartbeats.sweeping().filter(swept_at__gt=moment).exists()
+
+
+def more_than(before: int) -> bool:
+    return heartbeats.serving().count() > before
+
+
+def keys(valkey: EmbeddedValkey) -> dict[str, int]:
+    """What is kept in the broker, with the seconds until it is forgotten; -1 for never."""
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        return {key: client.ttl(key) for key in client.keys()}
+
+
+def test_a_stopped_broker_is_seen_while_the_sweeper_beats_on(
+    control: Control, valkey: EmbeddedValkey
+):
+    with worker(control, valkey):
+        eventually(heartbeats.serving().exists)
+        os.kill(valkey.pid, signal.SIGSTOP)
+        time.sleep(0.5)  # for what was under way
+        stopped = clock.now()
+        try:
+            for _ in range(3):
+                now = clock.now()
+                eventually(partial(swept_after, now), within=3)
+            assert not served_after(stopped)
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        eventually(lambda: served_after(stopped))
+
+
+def test_a_worker_without_a_free_thread_serves_nobody(control: Control, valkey: EmbeddedValkey):
+    """Its process lives and its sweeper sweeps; what it would take from the broker waits."""
+    now = clock.now()
+    held = Heartbeat.objects.create(name="held", started_at=now, swept_at=now)
+    with worker(control, valkey), control.superuser(DATABASE) as other:
+        eventually(heartbeats.serving().exists)
+        with other.transaction():
+            other.execute("SELECT FROM approvals_heartbeat WHERE name = 'held' FOR UPDATE")
+            with current_app.connection_for_write(valkey.url) as broker:
+                for _ in range(2):  # as many as it has threads
+                    told = [str(held.process)]
+                    current_app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
+            time.sleep(1)
+            stuck = clock.now()
+            eventually(lambda: swept_after(stuck), within=3)
+            assert not served_after(stuck)
+        eventually(lambda: served_after(stuck))
+
+
+def test_the_broker_forgets_workers_that_were_killed(control: Control, valkey: EmbeddedValkey):
+    for _ in range(2):
+        before = Heartbeat.objects.count()
+        with worker(control, valkey) as process:
+            eventually(partial(more_than, before))
+            os.kill(valkey.pid, signal.SIGSTOP)  # with a canary on its way, if it may be
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=10)
+            os.kill(valkey.pid, signal.SIGCONT)
+    assert Heartbeat.objects.count() == 2
+    _leave_a_canary(valkey, Heartbeat.objects.latest("started_at"))
+    kept = keys(valkey)
+    canaries = {key: ttl for key, ttl in kept.items() if key.startswith("debugflow:canary.")}
+    assert canaries
+    assert all(0 < ttl <= heartbeats.QUEUE_EXPIRES for ttl in canaries.values()), kept
+    assert not [key for key in kept.keys() - canaries.keys() if "canary" in key]
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        for key in kept.keys() - canaries.keys():
+            held = client.smembers(key) if client.type(key) == "set" else []
+            held = client.hvals(key) if client.type(key) == "hash" else held
+            assert "canary" not in " ".join(held), key
+
+
+def _leave_a_canary(valkey: EmbeddedValkey, dead: Heartbeat) -> None:
+    """As its sweeper would have sent it right before the worker was killed."""
+    options: Any = {"args": [str(dead.process)], "queue": heartbeats.canary_queue(dead.process)}
+    with current_app.connection_for_write(valkey.url) as broker:
+        current_app.send_task(heartbeats.CANARY_TASK, connection=broker, **options)
