@@ -6,8 +6,8 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-# These two start the servers themselves: there is no environment yet to read settings from.
-WITHOUT_ENVIRONMENT = ("demo", "up")
+# These are about the embedded servers: there is no environment yet to read settings from.
+WITHOUT_ENVIRONMENT = ("demo", "up", "upgrade")
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in WITHOUT_ENVIRONMENT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from debugflow.embedded.installation import DEMO, Installation
 from debugflow.embedded.state import scratch
 
 OUTPUT = Path("bench.json")
+# Room for two hundred holders at once, and for each of them a probe.
+TARGET_SETTINGS = {"max_connections": "500"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Figure:
 
 def main() -> int:
     with scratch() as directory:
-        site = Installation(directory, port=0, out=sys.stderr)
+        site = Installation(directory, port=0, out=sys.stderr, target_settings=TARGET_SETTINGS)
         try:
             site.start()
             os.environ |= site.runtime.environment() | DEMO | {"LOG_LEVEL": "ERROR"}
@@ -55,18 +58,33 @@ def main() -> int:
 
 def _measure(site: Installation) -> list[Figure]:
     # Django's models can be imported only now that it is set up.
-    from tests.bench import access, votes
+    from tests.bench import access, cycles, endings, growth, votes
 
-    return [*votes.measure(Figure), *access.measure(site, Figure)]
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "votes": lambda: votes.measure(Figure),
+        "access": lambda: access.measure(Figure),
+        "endings": lambda: endings.measure(site, Figure),
+        "cycles": lambda: cycles.measure(site, Figure),
+        "growth": lambda: growth.measure(site, Figure),  # last: it fills the database
+    }
+    return [figure for name, part in parts.items() if name in wanted(parts) for figure in part()]
+
+
+def wanted(parts: Collection[str]) -> list[str]:
+    """The parts named on the command line, or all of them."""
+    named = sys.argv[1:] or list(parts)
+    if unknown := set(named) - set(parts):
+        raise SystemExit(f"There is no part {sorted(unknown)}; there are {sorted(parts)}.")
+    return named
 
 
 def _table(figures: list[Figure]) -> None:
     out = sys.stdout.write
-    out(f"{'figure':<28}{'value':>12}  {'unit':<10}{'baseline':>12}{'ratio':>8}\n")
+    out(f"{'figure':<36}{'value':>12}  {'unit':<10}{'baseline':>12}{'ratio':>8}\n")
     for figure in figures:
         baseline = "" if figure.baseline is None else f"{figure.baseline:,.1f}"
         ratio = "" if figure.ratio is None else f"{figure.ratio:.3f}"
-        out(f"{figure.name:<28}{figure.value:>12,.3f}  {figure.unit:<10}{baseline:>12}{ratio:>8}\n")
+        out(f"{figure.name:<36}{figure.value:>12,.3f}  {figure.unit:<10}{baseline:>12}{ratio:>8}\n")
     out(f"written to {OUTPUT}\n")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.docs.pages import ROOT
 
 PACKAGES = ("debugflow", "approvals", "audit")
-READERS = {"text", "boolean", "number", "words", "database"}
+READERS = {"text", "boolean", "number", "words", "networks", "database"}
+LISTS = {"words", "networks"}  # empty unless they say otherwise
 # It reads whatever name it is given; the names are found where it is called.
 READER_FILE = ROOT / "debugflow" / "env.py"
 COMPUTED = "computed"
@@ -82,7 +83,7 @@ def _through_env(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
 def _default(call: ast.Call) -> str:
     if len(call.args) < 2:
         assert isinstance(call.func, ast.Attribute)
-        return "" if call.func.attr == "words" else REQUIRED
+        return "" if call.func.attr in LISTS else REQUIRED
     given = call.args[1]
     return str(given.value) if isinstance(given, ast.Constant) else COMPUTED
 
