@@ -30,6 +30,7 @@ READS_ENVIRONMENT = {
     "debugflow/management/commands/migrate.py": "the migrator's login, which no other may have",
     "debugflow/management/commands/prepare_database.py": "the superuser's, likewise",
     "debugflow/management/commands/seed_demo.py": "the demo's own secret, given to it alone",
+    "debugflow/management/commands/setup.py": "the first passwords, likewise",
 }
 # Runs before there are settings: it makes the servers that the settings will name.
 BEFORE_SETTINGS = "debugflow/embedded/"
