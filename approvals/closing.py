@@ -20,7 +20,7 @@ from approvals.errors import ProvisionError
 from approvals.models import Grant, Step, StepKind
 from approvals.provisioning.base import Account, Cleaned, Provisioner
 from approvals.states import EndReason, GrantState
-from approvals.transition import move
+from approvals.transition import move_all
 from audit import clock, log
 from audit.log import SYSTEM
 
@@ -138,7 +138,7 @@ def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bo
         return False
     with provisioner.kept_open():
         try:
-            left = _cut_together(jobs, provisioner)
+            left = _together(jobs, provisioner)
         except Exception as error:  # noqa: BLE001 - as in `run`
             _failed(jobs[0], error)
             _hand_back(jobs[1:])
@@ -146,13 +146,15 @@ def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bo
         return _one_by_one(left, provisioner, stopping)
 
 
-def _cut_together(jobs: Sequence[Job], provisioner: Provisioner) -> Sequence[Job]:
-    """Cut many at once, as far as that goes; return the jobs that are left to be done singly."""
-    if len(jobs) < 2 or jobs[0].kind != StepKind.CUT:
+def _together(jobs: Sequence[Job], provisioner: Provisioner) -> Sequence[Job]:
+    """Do many at once, as far as that goes; return the jobs that are left to be done singly."""
+    if len(jobs) < 2:
         return jobs
-    done = provisioner.cut_many([account_of(job.grant) for job in jobs])
+    cutting = jobs[0].kind == StepKind.CUT
+    at_once, say = (provisioner.cut_many, _cut) if cutting else (provisioner.clean_many, _ended)
+    done = at_once([account_of(job.grant) for job in jobs])
     if done:
-        _cut([job for job in jobs if job.grant.pk in done])
+        say([job for job in jobs if job.grant.pk in done])
     return [job for job in jobs if job.grant.pk not in done]
 
 
@@ -198,12 +200,6 @@ def account_of(grant: Grant) -> Account:
     return Account(grant_id=grant.pk, account=grant.account, traces=traces)
 
 
-def _held(job: Job) -> Grant | None:
-    grant = Grant.objects.locked_like(job.grant)
-    held = grant.state == GrantState.REVOKING and grant.lease == job.lease
-    return grant if held else None
-
-
 def _cut(jobs: Sequence[Job]) -> None:
     """Write down that nobody is in. True whoever has the lease by now: `revoking` lets none in."""
     keys = [job.grant.pk for job in jobs]
@@ -246,7 +242,7 @@ def _clean(job: Job, provisioner: Provisioner, account: Account) -> None:
     if not seen.gone:
         left = ", ".join(seen.leftovers) or "a session or sign-in"
         raise ProvisionError(f"Read back after cleaning up: still there: {left}.", code="left")
-    _ended(job)
+    _ended([job])
 
 
 def _report(grant: Grant, cleaned: Cleaned | None) -> None:
@@ -257,30 +253,28 @@ def _report(grant: Grant, cleaned: Cleaned | None) -> None:
         log.record("grant.quarantined", actor=SYSTEM, subject=grant, **asdict(cleaned))
 
 
-def _ended(job: Job) -> None:
+def _ended(jobs: Sequence[Job]) -> None:
+    """Write down that nothing is left, of those still held under the lease of their job."""
+    leased = {job.grant.pk: job.lease for job in jobs}
+    rows = Grant.objects.filter(pk__in=leased, state=GrantState.REVOKING)
     with transaction.atomic(), log.batch():
-        if (grant := _held(job)) is None:
-            tallies.step(job.kind, "fenced")
-            return
+        held = rows.select_for_update().order_by("pk").values_list("pk", "lease")
+        ours = {pk for pk, lease in held if lease == leased[pk]}
         now = clock.now()
-        grant.ended_at, grant.last_error, grant.stuck_since = now, "", None
-        _done(job, now)
-        leases.drop(grant, next_try_at=None)
-        move(
-            grant,
+        done = [job.grant for job in jobs if job.grant.pk in ours]
+        steps = Step.objects.filter(grant__in=ours, kind=StepKind.CLEAN)
+        steps.update(finished_at=now, last_error="")
+        written = {"ended_at": now, "last_error": "", "stuck_since": None}
+        move_all(
+            done,
             GrantState.ENDED,
             by=SYSTEM,
             at=now,
-            changed=("ended_at", "last_error", "stuck_since"),
-            reason=grant.end_reason,
-            account=grant.account,
+            written=written | leases.free_at(None),
+            told=lambda grant: {"reason": grant.end_reason, "account": grant.account},
         )
-    tallies.step(job.kind, "ok")
-
-
-def _done(job: Job, now: datetime) -> None:
-    job.step.finished_at, job.step.last_error = now, ""
-    job.step.save(update_fields=["finished_at", "last_error"])
+    for number in range(len(jobs)):
+        tallies.step(StepKind.CLEAN, "ok" if number < len(done) else "fenced")
 
 
 def _failed(job: Job, error: Exception) -> None:

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -38,9 +39,9 @@ logger = structlog.get_logger(__name__)
 THREADS_MOST = 64
 COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
-# Grants of one target that a thread takes on at once. Cuts, since they are made together; the rest
-# one after the other, for the sake of its connections.
-CUTS, OTHERS = 25, 6
+# Grants of one target that a thread takes on at once: cuts and clean-ups, which are made together;
+# openings, made one after the other over the same connections.
+TOGETHER, OPENINGS = 25, 6
 
 
 class Sweeper:
@@ -63,8 +64,8 @@ class Sweeper:
         self._rung = ""
         self._failing: set[int] = set()
         self._rest_after = 0.0
-        self._cuts = Crew(self.threads, "cut", batch=CUTS)
-        self._rest = Crew(self.threads, "sweep", batch=OTHERS)
+        self._cuts = Crew(self.threads, "cut", batch=TOGETHER)
+        self._rest = Crew(self.threads, "sweep", batch=OPENINGS)
         self._comparisons = Crew(COMPARISONS, "compare", batch=1)
         told = f"sweep-{self.name}"
         self._chores = (
@@ -173,7 +174,7 @@ class Sweeper:
         return closing.claim(StepKind.CUT, worker=self.name, room=room)
 
     def _claim_cleanups(self, room: leases.Room) -> list[closing.Job]:
-        return closing.claim(StepKind.CLEAN, worker=self.name, room=room)
+        return closing.claim(StepKind.CLEAN, worker=self.name, room=replace(room, batch=TOGETHER))
 
     def _close(self, jobs: list[closing.Job]) -> bool:
         return closing.run_all(jobs, stopping=self._stopping.is_set)

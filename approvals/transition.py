@@ -7,7 +7,8 @@ refuses, the refusal is recorded after the roll-back, in a transaction of its ow
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from django.db import OperationalError, connection, models, transaction
@@ -29,6 +30,9 @@ class Stateful(Protocol):
     def audit_subject(self) -> Subject: ...
 
     def save(self, *, update_fields: list[str]) -> None: ...
+
+
+S = TypeVar("S", bound=Any)
 
 
 def actor(by: Any) -> Actor:
@@ -55,6 +59,34 @@ def move(
     log.record(
         f"{obj.audit_subject().type}.{to}", actor=actor(by), subject=obj, before=str(before), **data
     )
+
+
+def move_all(
+    objects: Sequence[S],
+    to: models.TextChoices,
+    *,
+    by: Any,
+    at: datetime,
+    written: Mapping[str, Any],
+    told: Callable[[S], Mapping[str, Any]],
+) -> None:
+    """Put many into state `to`, with the same values `written` into each, in one statement.
+
+    The caller holds their locks. `told` is what the Event of one says besides. Raises WrongState,
+    and moves none, if the table knows no such step for one of them.
+    """
+    for obj in objects:
+        if not states.allowed(obj.state, to):
+            raise WrongState(f"It is {states_label(obj.state, type(to))} by now.")
+    if not objects:
+        return
+    type(objects[0])._default_manager.filter(pk__in=[obj.pk for obj in objects]).update(
+        state=to, **written
+    )
+    for obj in objects:
+        before, obj.state = obj.state, to
+        action = f"{obj.audit_subject().type}.{to}"
+        log.record(action, actor=actor(by), subject=obj, at=at, before=str(before), **told(obj))
 
 
 def states_label(state: str, machine: type[models.TextChoices]) -> str:

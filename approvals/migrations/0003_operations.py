@@ -119,9 +119,7 @@ class Migration(migrations.Migration):
                 ("lease_until", models.DateTimeField(null=True)),
                 (
                     "worker",
-                    models.CharField(
-                        blank=True, help_text="Who made the last run.", max_length=80
-                    ),
+                    models.CharField(blank=True, help_text="Who made the last run.", max_length=80),
                 ),
                 (
                     "ran_at",

@@ -233,6 +233,11 @@ class Provisioner(abc.ABC):
         """
         return frozenset()
 
+    def clean_many(self, accounts: Sequence[Account]) -> frozenset[int]:
+        """Remove what can be removed together and soon; return the grants of which the target,
+        read back after that, holds nothing. The others are left to `clean` and `observe`."""
+        return frozenset()
+
     @abc.abstractmethod
     def clean(self, account: Account) -> Cleaned:
         """Remove the account and what it left. Expects `cut` to have succeeded.

@@ -19,10 +19,10 @@ def state_of(grant: Grant) -> str:
 
 def test_without_a_sweeper_the_task_does_it(world: World):
     grant = world.approved()
-    open_grant.apply([grant.pk], throw=True)
+    open_grant.apply((grant.pk,), throw=True)
     assert state_of(grant) == GrantState.ACTIVE
     grants.release(grant.pk, by=world.alice)
-    close_grant.apply([grant.pk], throw=True)
+    close_grant.apply((grant.pk,), throw=True)
     assert state_of(grant) == GrantState.ENDED
     told = [event.request_id for event in timeline(f"request:{grant.request_id}")]
     assert sum(one.startswith("task-") for one in told) >= 4
@@ -34,7 +34,7 @@ def test_a_sweeper_that_sleeps_is_woken_and_its_work_is_put_down_to_the_task(wor
         # The comparison is the last it begins in a look, so the first look is over.
         eventually(Reconciliation.objects.filter(ran_at__isnull=False).exists)
         grant = world.approved()
-        open_grant.apply([grant.pk], throw=True, task_id="rung")
+        open_grant.apply((grant.pk,), throw=True, task_id="rung")
         eventually(lambda: state_of(grant) == GrantState.ACTIVE, within=5)
     began = timeline(f"request:{grant.request_id}").get(action="grant.provisioning")
     assert began.request_id == "task-rung"

@@ -10,9 +10,8 @@ from typing import Any
 import psycopg
 from django.contrib.auth import get_user_model
 
-from approvals import grants
 from approvals.models import Grant
-from approvals.states import GrantState
+from audit import clock
 from debugflow.embedded.installation import Installation
 from debugflow.embedded.production import READ_ONLY
 from tests.bench.access import WITHIN, approved
@@ -30,37 +29,33 @@ def measure(site: Installation, figure: Callable[..., Any]) -> list[Any]:
 
 
 def _cycles_per_second() -> float:
-    """Many grants open in one second and are released as soon as they are usable.
+    """All open from one moment on; when the last is usable all end at once. No person acts between.
 
-    From the first that may open until the target has been read back for the last.
+    From the first that may open until the last is usable, and from the end of all until the target
+    has been read back for the last.
     """
     people = {user.username: user for user in get_user_model().objects.all()}
     begin = datetime.now(UTC) + BEGIN_IN
-    waiting = {approved(people, starts_at=begin).pk for _ in range(GRANTS)}
+    everyone = [approved(people, starts_at=begin).pk for _ in range(GRANTS)]
     if datetime.now(UTC) > begin:
         raise TimeoutError("they were not all approved before they began to open")
-    everyone = set(waiting)
-    deadline = begin.timestamp() + WITHIN * 2
-    while waiting and time.time() < deadline:
-        usable = Grant.objects.filter(pk__in=waiting, state=GrantState.ACTIVE)
-        for pk in usable.values_list("pk", flat=True):
-            grants.release(pk, by=people["alice"])
-            waiting.discard(pk)
-        time.sleep(0.02)
-    last = _last_end(everyone, deadline)
-    return GRANTS / (last - begin).total_seconds()
+    opening = _when_all(everyone, "activated_at") - begin
+    end = clock.now()
+    Grant.objects.filter(pk__in=everyone).update(expires_at=end)
+    ending = _when_all(everyone, "ended_at") - end
+    return GRANTS / (opening + ending).total_seconds()
 
 
-def _last_end(everyone: set[int], deadline: float) -> datetime:
+def _when_all(everyone: list[int], moment: str) -> datetime:
+    """The latest of the moments, once all have one."""
     rows = Grant.objects.filter(pk__in=everyone)
-    while rows.exclude(state=GrantState.ENDED).exists():
-        if time.time() > deadline:
-            raise TimeoutError("some grants did not end")
+    deadline = time.monotonic() + WITHIN * 2
+    while rows.filter(**{f"{moment}__isnull": True}).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not every grant has its {moment}")
         time.sleep(0.05)
-    ends = [grant.ended_at for grant in rows if grant.activated_at and grant.ended_at]
-    if len(ends) != GRANTS:
-        raise AssertionError(f"only {len(ends)} of {GRANTS} were ever usable")
-    return max(ends)
+    latest: datetime = max(rows.values_list(moment, flat=True))
+    return latest
 
 
 def _own_cycles_per_second(site: Installation) -> float:

@@ -40,7 +40,7 @@ from .prepare import prepare_text
 from .roles import OPEN_DEADLINE, extend_account, open_account
 from .summary import summarise_level
 from .survey import end_elsewhere, survey_target
-from .together import cut_together
+from .together import clean_together, cut_together
 
 SIGN_IN_DEADLINE = 5
 """Seconds for trying a new secret; a person waits for it."""
@@ -133,6 +133,10 @@ class PostgreSQL(Provisioner):
     def cut_many(self, accounts: Sequence[Account]) -> frozenset[int]:
         """See `Provisioner.cut_many`."""
         return cut_together(self._dialer, accounts)
+
+    def clean_many(self, accounts: Sequence[Account]) -> frozenset[int]:
+        """See `Provisioner.clean_many`."""
+        return clean_together(self._dialer, accounts)
 
     def clean(self, account: Account) -> Cleaned:
         """See `Provisioner.clean`."""

@@ -108,6 +108,21 @@ def names_of(db: Db, oids: Sequence[int]) -> dict[int, str]:
     return dict(rows)
 
 
+def bare(db: Db, oids: Sequence[int]) -> list[int]:
+    """Return those on which nothing hangs but memberships, which go with a role: most holders only
+    look. Nothing can come to hang on one any more once it is cut."""
+    rows = all_rows(
+        db,
+        "SELECT oid FROM unnest(%(oids)s::oid[]) oid"
+        " WHERE NOT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
+        " AND refobjid = oid AND classid <> 'pg_auth_members'::regclass)"
+        " AND NOT EXISTS (SELECT FROM pg_auth_members WHERE grantor = oid)"
+        " AND NOT EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = oid)",
+        oids=oids,
+    )
+    return [oid for (oid,) in rows]
+
+
 def become_member(db: Db, role: str) -> None:
     """Make the admin account a member of `role`, with the right to act as it."""
     grant = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))

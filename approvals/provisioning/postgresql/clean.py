@@ -19,7 +19,7 @@ from psycopg import sql
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account, Cleaned
 
-from .account import become_member, levels_of, names_of, oids_of, ours
+from .account import bare, become_member, levels_of, names_of, oids_of, ours
 from .blockers import patiently
 from .connect import Db, Deadline, Dialer, all_rows, value
 from .failures import FIXES
@@ -92,7 +92,7 @@ def _relieve(db: Db, cleaner: Cleaner, oid: int, level: str) -> None:
 
 
 def _remove(db: Db, cleaner: Cleaner, oid: int, role: str) -> None:
-    if _is_bare(db, oid):
+    if bare(db, [oid]):
         _patiently(cleaner, db, lambda: _drop(db, oid, role))
         return
     become_member(db, role)
@@ -101,22 +101,6 @@ def _remove(db: Db, cleaner: Cleaner, oid: int, role: str) -> None:
     for database in _databases(db, oid):
         _empty(cleaner, database, oid, role)
     _patiently(cleaner, db, lambda: _drop(db, oid, role))
-
-
-def _is_bare(db: Db, oid: int) -> bool:
-    """Whether nothing hangs on the role but memberships, which go with it: most holders only look.
-
-    Nothing can come to hang on it any more, since it is cut.
-    """
-    bare: bool = value(
-        db,
-        "SELECT NOT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
-        " AND refobjid = %(oid)s::oid AND classid <> 'pg_auth_members'::regclass)"
-        " AND NOT EXISTS (SELECT FROM pg_auth_members WHERE grantor = %(oid)s::oid)"
-        " AND NOT EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = %(oid)s::oid)",
-        oid=oid,
-    )
-    return bare
 
 
 def _patiently(cleaner: Cleaner, db: Db, act: Callable[[], T]) -> T:

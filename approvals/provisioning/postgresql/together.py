@@ -1,7 +1,7 @@
-"""Many cuts at once, for when much is due in the same second: the same steps, each taken for all.
+"""Many at once, for when much is due in the same second: the same steps, each taken for all.
 
 It does what goes smoothly and says what that was. Whatever is fought over, stalls or looks odd is
-left to `cut`, one account after the other, so that no holder's doing holds up another's cut.
+left to `cut` and `clean`, one account after the other, so that no holder's doing holds up another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg import sql
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
 
-from .account import cluster_of, oids_of, opener_name, ours
+from .account import bare, cluster_of, levels_of, names_of, oids_of, opener_name, ours
 from .connect import Db, Deadline, Dialer, all_rows
 from .sessions import PAUSE, terminate, wait_for_sign_ins
 
@@ -25,7 +25,7 @@ JOINT_DEADLINE = 5
 PATIENCE = 0.5
 """Seconds for sessions to go and for roles to be closed, which takes milliseconds. What takes
 longer is left to the single cuts."""
-NAME = "dbgf-cut-many"
+NAME = "dbgf-many"
 
 
 def cut_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:
@@ -40,13 +40,21 @@ def cut_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:
     with dialer.session(NAME, deadline) as db:
         if not _ended_openers(db, [opener_name(one.grant_id) for one in accounts]):
             return frozenset()
-        here = cluster_of(db)
-        accounts = [ours(db, account, here=here) for account in accounts]
-        oids = sorted({oid for account in accounts for oid in oids_of(account.traces)})
+        accounts = _ours(db, accounts)
+        oids = _oids(accounts)
         with ThreadPoolExecutor(max_workers=1) as pool:
             closed = pool.submit(_close_all, dialer, oids, deadline)
             _end_sessions(db, oids, closed)
         return _done(db, accounts, oids)
+
+
+def _ours(db: Db, accounts: Sequence[Account]) -> list[Account]:
+    here = cluster_of(db)
+    return [ours(db, account, here=here) for account in accounts]
+
+
+def _oids(accounts: Sequence[Account]) -> list[int]:
+    return sorted({oid for account in accounts for oid in oids_of(account.traces)})
 
 
 def _ended_openers(db: Db, names: Sequence[str]) -> bool:
@@ -120,3 +128,48 @@ def _in_session(db: Db, oids: Sequence[int]) -> set[int]:
         oids=oids,
     )
     return {oid for (oid,) in rows}
+
+
+def clean_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:
+    """Remove the cut accounts that hold nothing; return the grants of which nothing is left.
+
+    That is read back after the COMMIT. Where a level has to be looked through, or a replica to be
+    asked, it is left to the single clean-ups.
+    """
+    if dialer.replicas:
+        return frozenset()
+    with dialer.session(NAME, Deadline(JOINT_DEADLINE)) as db:
+        plain = [one for one in _ours(db, accounts) if not levels_of(one.traces)]
+        oids = _oids(plain)
+        _drop_bare(db, oids)
+        left = _left(db, oids)
+    return frozenset(one.grant_id for one in plain if left.isdisjoint(oids_of(one.traces)))
+
+
+def _drop_bare(db: Db, oids: Sequence[int]) -> None:
+    """Drop those roles on which nothing hangs: all of them, or none where anything is odd."""
+    named = names_of(db, bare(db, oids))
+    if not named:
+        return
+    try:
+        with db.transaction() as transaction:
+            db.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(round(PATIENCE * 1000)))
+            roles = sql.SQL(", ").join(map(sql.Identifier, named.values()))
+            db.execute(sql.SQL("DROP ROLE {}").format(roles))
+            if names_of(db, list(named)):  # one was renamed meanwhile, and a stranger's was dropped
+                raise psycopg.Rollback(transaction)
+    except psycopg.Error:
+        return  # what is left is found so by the read-back
+
+
+def _left(db: Db, oids: Sequence[int]) -> set[int]:
+    """Return those that anything on the server still names: what `observe` looks at, for many."""
+    rows = all_rows(
+        db,
+        "SELECT oid FROM pg_roles"
+        " UNION ALL SELECT unnest(ARRAY[roleid, member, grantor]) FROM pg_auth_members"
+        " UNION ALL SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
+        " UNION ALL SELECT ownerid FROM pg_prepared_xact()"
+        " UNION ALL SELECT usesysid FROM pg_stat_activity",
+    )
+    return {oid for (oid,) in rows}.intersection(oids)

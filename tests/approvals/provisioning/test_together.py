@@ -12,7 +12,7 @@ import pytest
 
 from approvals.provisioning.base import Account
 
-from .conftest import ADMIN, ADMIN_PASSWORD, Connection, Target, is_cut
+from .conftest import ADMIN, ADMIN_PASSWORD, WRITE, Connection, Target, is_cut
 
 
 @contextmanager
@@ -119,3 +119,59 @@ def test_an_opener_under_way_is_ended_first(target: Target) -> None:
         assert cut_many(target, held) == {account.grant_id for account, _ in held}
         assert is_cut(opener)
         opener.close()
+
+
+def cut(target: Target, count: int) -> list[Account]:
+    accounts = [target.opened(WRITE) for _ in range(count)]
+    for account in accounts:
+        target.provisioner.cut(account)
+    return accounts
+
+
+def test_those_who_left_nothing_are_removed_at_once(newest: Target) -> None:
+    accounts = cut(newest, 6)
+    assert newest.provisioner.clean_many(accounts) == {one.grant_id for one in accounts}
+    assert all(newest.provisioner.observe(one).gone for one in accounts)
+    assert newest.provisioner.clean_many(accounts) == {one.grant_id for one in accounts}  # again
+
+
+def test_where_levels_must_be_looked_through_none_is_removed_at_once(oldest: Target) -> None:
+    accounts = cut(oldest, 2)
+    assert oldest.provisioner.clean_many(accounts) == frozenset()
+    for account in accounts:
+        oldest.end(account)
+
+
+def test_one_who_left_something_is_left_to_the_single_clean_up(newest: Target) -> None:
+    accounts = [newest.opened(WRITE) for _ in range(3)]
+    with newest.sign_in(accounts[1].account) as session:
+        session.execute("CREATE TABLE work.left_behind (id int)")
+    for account in accounts:
+        newest.provisioner.cut(account)
+    done = newest.provisioner.clean_many(accounts)
+    assert done == {accounts[0].grant_id, accounts[2].grant_id}
+    newest.end(accounts[1])
+    assert newest.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'left_behind'") == (
+        "dbgf_quarantine"
+    )
+    newest.tell("DROP TABLE work.left_behind")
+
+
+def test_a_role_whose_row_is_locked_keeps_none_from_being_removed_later(newest: Target) -> None:
+    accounts = cut(newest, 2)
+    with newest.bob() as bob, bob.transaction():
+        bob.execute(f"ALTER ROLE {accounts[0].account} CONNECTION LIMIT 3".encode())
+        assert newest.provisioner.clean_many(accounts) == frozenset()
+    for account in accounts:
+        newest.end(account)
+
+
+def test_a_session_that_is_left_keeps_its_grant_open(newest: Target) -> None:
+    """It was dropped behind our back while somebody was in: the session goes on, nameless."""
+    account = newest.opened()
+    session = newest.sign_in(account.account)
+    newest.tell(f"DROP ROLE {account.account}")
+    assert newest.provisioner.clean_many([account]) == frozenset()
+    newest.provisioner.cut(account)
+    assert is_cut(session)
+    assert newest.provisioner.clean_many([account]) == {account.grant_id}
