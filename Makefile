@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Named after the lock file's content: another lock file is another stamp, a mere new date is not.
 STAMP := .venv/.installed-$(shell cksum < requirements-dev.lock | tr ' ' '-')
 
-.PHONY: demo test check bench up clean venv
+.PHONY: demo test check bench faults up clean venv
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -21,6 +21,9 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m tests.bench
+
+faults: $(STAMP)
+	$(RUN) -m tests.faults.campaign
 
 check: $(STAMP)
 	$(RUN) -m ruff format --check .
@@ -60,5 +63,5 @@ clean:
 	@test ! -x $(RUN) || $(RUN) -c \
 	  'from debugflow.embedded.state import remove_state; remove_state()'
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis \
-	  staticfiles bench.json
+	  staticfiles bench.json faults.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

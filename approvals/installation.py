@@ -58,6 +58,11 @@ def restored(installation_id: int, *, by: Person) -> None:
     )
 
 
+def forget_place() -> None:
+    """Take this database for a restored one until somebody confirms that it is the ledger."""
+    Installation.objects.filter(pk=_row().pk).update(cluster="")
+
+
 def _row() -> Installation:
     row = Installation.objects.filter(pk=ONLY).first()
     return row or Installation.objects.get_or_create(pk=ONLY, defaults={"cluster": _cluster()})[0]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
 
 from approvals.models import Grant, Step, StepKind
 from approvals.states import GrantState
@@ -24,7 +24,14 @@ from audit import clock
 # either reported; there the lease is short, since it is how long a killed worker delays it.
 LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 60}
 PER_TARGET = 2
+# Seconds that a worker which fails at a target leaves what is to be tried there to the others, who
+# look every 0.5 s: one that has lost its own way there must not take each try away from them.
+LEAD = 1.0
 WORKER_MAX = 80  # characters kept of a worker's name, which a host's name may make long
+
+
+FIRST_CUT = Q(state__in=[GrantState.ACTIVE, GrantState.REVOKING], cut_at__isnull=True, attempts=0)
+"""In SQL what `_fits` says of one."""
 
 
 def free() -> Q:
@@ -55,6 +62,13 @@ class Room:
         full = {target for target, count in self.in_flight.items() if count >= PER_TARGET}
         return sorted(full | self.not_at)
 
+    def busy_failing(self) -> list[int]:
+        """Failing targets with the one piece in flight that they may have, first cuts aside.
+
+        They must not fill the look, however much is due there: others' grants come after theirs.
+        """
+        return sorted(target for target in self.failing if self.in_flight[target])
+
     def takes(self, target: int, *, first_cut: bool) -> bool:
         """Whether one more grant of this target fits; if so, it is counted."""
         if not self.begun[target]:
@@ -77,11 +91,25 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
     with eight joins took ten times as long as running it. `whole` reads the rest.
     """
     rows = (
-        due.exclude(target__in=room.full())
+        _without_lead(due, room)
+        .exclude(target__in=room.full())
+        .exclude(~FIRST_CUT, target__in=room.busy_failing())
         .select_for_update(of=("self",), skip_locked=True)
         .only("target_id", "state", "cut_at", "attempts")
     )
     return [grant for grant in rows[: room.free * room.batch] if _fits(grant, room)]
+
+
+def _without_lead(due: QuerySet[Grant], room: Room) -> QuerySet[Grant]:
+    """Leave out what others should have first; what nobody has tried yet is for all."""
+    if not room.failing:
+        return due
+    now = clock.DbNow()
+    return due.exclude(
+        target__in=sorted(room.failing),
+        state__in=[GrantState.PROVISIONING, GrantState.REVOKING],
+        next_try_at__range=(now - timedelta(seconds=LEAD), now),
+    )
 
 
 def whole(picked: Iterable[Grant]) -> list[Grant]:
@@ -126,13 +154,16 @@ _ATTEMPT = """
 """
 
 
-def hand_back(held: Mapping[int, str]) -> None:
+def hand_back(held: Mapping[int, str], kind: StepKind) -> None:
     """Let go of grants claimed and not begun, each under the lease that is still its own.
 
-    They are due at once. Where that fails the leases run out.
+    They are due at once, and it was no attempt. Where that fails the leases run out.
     """
-    ours = Grant.objects.filter(pk__in=held.keys(), lease__in=held.values())
-    ours.update(**free_at(clock.DbNow()))
+    rows = Grant.objects.filter(pk__in=held).select_for_update().order_by("pk")
+    with transaction.atomic():
+        ours = [pk for pk, lease in rows.values_list("pk", "lease") if lease == held[pk]]
+        Grant.objects.filter(pk__in=ours).update(**free_at(clock.DbNow()))
+        Step.objects.filter(grant__in=ours, kind=kind).update(attempts=F("attempts") - 1)
 
 
 def free_at(next_try_at: Any) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bo
 
 
 def _hand_back(jobs: Sequence[Job]) -> None:
-    leases.hand_back({job.grant.pk: job.lease for job in jobs})
+    leases.hand_back({job.grant.pk: job.lease for job in jobs}, StepKind.OPEN)
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:

@@ -58,6 +58,8 @@ class Doorbell:
                 self._send(ring)
             except (KombuError, OperationalError, RedisError, OSError) as error:
                 logger.info("The broker did not take a ring; the sweeper will.", error=str(error))
+            except Exception:
+                logger.exception("a ring was lost to a defect", task=ring.task)
 
     @staticmethod
     def _send(ring: Ring) -> None:

@@ -85,17 +85,24 @@ def _take(rows: QuerySet[Reconciliation], most: int, worker: str) -> list[Job]:
     ]
 
 
-def run_all(jobs: Sequence[Job]) -> bool:
+def _never() -> bool:
+    return False
+
+
+def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bool:
     """Make claimed comparisons one after the other; whether all succeeded."""
-    outcomes = [run(job) for job in jobs]
+    outcomes = [run(job, stopping=stopping) for job in jobs]
     return all(outcomes)
 
 
-def run(job: Job) -> bool:
-    """Compare one target with the ledger; False if anything failed, which is tried again later."""
+def run(job: Job, *, stopping: Callable[[], bool] = _never) -> bool:
+    """Compare one target with the ledger; False if anything failed, which is tried again later.
+
+    Once `stopping` says that this process is to end no further act is begun.
+    """
     tried: set[str] = set()
     try:
-        _reconcile(job, tried)
+        _reconcile(job, tried, stopping)
     except Fenced:
         logger.info("a comparison was overtaken", target=job.target_id)
         return False
@@ -106,7 +113,7 @@ def run(job: Job) -> bool:
     return True
 
 
-def _reconcile(job: Job, tried: set[str]) -> None:
+def _reconcile(job: Job, tried: set[str], stopping: Callable[[], bool]) -> None:
     """Survey first, with no transaction open; then read the ledger, note, and act.
 
     What was found is committed before anything is done about it, so that a crash leaves a trail.
@@ -119,10 +126,11 @@ def _reconcile(job: Job, tried: set[str]) -> None:
         survey = run.provisioner.survey([*run.known.values()], levels=levels, stamp=stamp)
         plan = comparison.note(run, survey, stamp)
         _attempt(_end_elsewhere, run)
+        _attempt(_hurry_abandoned, run)
         for lost in plan.lost:
             _attempt(_end_lost, run, lost)
         for stray in plan.strays:
-            if time.monotonic() + REMOVAL < job.until:
+            if time.monotonic() + REMOVAL < job.until and not stopping():
                 _attempt(_remove, run, stray)
     if run.errors:
         raise run.errors[0]
@@ -133,6 +141,12 @@ def _attempt(act: Callable[[Run, *About], None], run: Run, *about: *About) -> No
         act(run, *about)
     except Exception as error:  # noqa: BLE001 - raised again once the others have been done
         run.errors.append(error)
+
+
+def _hurry_abandoned(run: Run) -> None:
+    """The target answers, so that what two people gave up there may come off now."""
+    given_up = Grant.objects.abandoned().filter(target=run.target, lease="")
+    given_up.update(next_try_at=clock.DbNow())
 
 
 def _end_elsewhere(run: Run) -> None:
@@ -270,6 +284,12 @@ def allow(target_id: int, *, by: Person, accounts: Sequence[str]) -> Reconciliat
     if not may_allow(row.target, by):
         raise NotAllowed(
             "Owners of the target and those who may change it allow this.", code="not_yours"
+        )
+    if installation.moved():
+        raise WrongState(
+            "This database was restored from a backup. Confirm that it is the ledger from here on:"
+            " `manage.py reconcile --restored`. What is held back then is worked out anew.",
+            code="restored",
         )
     if not accounts or sorted(accounts) != row.held_back:
         raise WrongState("What is held back is not what you looked at. Look again.")

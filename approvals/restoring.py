@@ -42,18 +42,22 @@ def settle(*, margin: int = MARGIN) -> Settled:
     1. Pass over `margin` numbers of every sequence: the lost ones are in use elsewhere, as names
        of accounts on targets, in mails and in copies of the audit log.
     2. End what was not open yet: it may have been opened, used and taken away since.
-    3. End all sign-ins: some were ended since.
+    3. End all sign-ins: some were ended since. Forget passwords not shown yet: some were since.
+    4. Have somebody confirm (`reconcile --restored`) before the reconciler removes anything.
 
     Raises WrongState while a sweeper works with it, and where the dump was loaded in a way that
     lets the application change the log.
     """
     _refuse_at_work()
     _refuse_powers()
+    # A restore into the same cluster, or to a point in time, would not show by itself.
+    installation.forget_place()
     settled = Settled(
         sequences=_pass_over(margin),
         grants=_end_unopened(),
         sessions=Session.objects.all().delete()[0],
     )
+    Grant.objects.not_ended().update(secret="")
     log.record(
         "installation.settled",
         actor=SYSTEM,

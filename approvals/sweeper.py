@@ -142,13 +142,14 @@ class Sweeper:
         return 0
 
     def _begin_others(self) -> int:
-        cutting = frozenset(closing.cuts_due().values_list("target", flat=True))
+        targets = closing.cuts_due().order_by("target").values_list("target", flat=True)
+        cutting = frozenset(targets.distinct())
         cleanups = self._claim(self._rest, self._claim_cleanups, self._close, not_at=cutting)
         opens = self._claim(self._rest, self._claim_opens, self._open, not_at=cutting)
         return cleanups + opens
 
     def _begin_comparisons(self) -> int:
-        return self._claim(self._comparisons, self._claim_comparisons, reconciler.run_all)
+        return self._claim(self._comparisons, self._claim_comparisons, self._compare)
 
     def _claim(
         self,
@@ -181,6 +182,9 @@ class Sweeper:
 
     def _claim_comparisons(self, room: leases.Room) -> list[comparison.Job]:
         return reconciler.claim(worker=self.name, most=room.free)
+
+    def _compare(self, jobs: list[comparison.Job]) -> bool:
+        return reconciler.run_all(jobs, stopping=self._stopping.is_set)
 
     def _claim_opens(self, room: leases.Room) -> list[opening.Job]:
         return opening.claim(worker=self.name, room=room)

@@ -208,7 +208,10 @@ def people_can_be_told(**kwargs: Any) -> list[CheckMessage]:
         text, hint = "Nobody would be told of an alarm.", "Set EMAIL_HOST, and see docs/alarms.md."
         found.append(Warning(text, hint=hint, id="debugflow.W002"))
     elif not (settings.EMAIL_USE_TLS or settings.EMAIL_USE_SSL or _is_local(settings.EMAIL_HOST)):
-        text, hint = "Mails would travel in clear.", "Unset EMAIL_USE_TLS, or set EMAIL_USE_SSL."
+        text, hint = (
+            "Mails would travel in clear.",
+            "Set EMAIL_USE_TLS=True, or EMAIL_USE_SSL=True.",
+        )
         found.append(Warning(text, hint=hint, id="debugflow.W008"))
     site = urlsplit(settings.SITE_URL)
     if site.scheme != "https" or not site.hostname:

@@ -149,14 +149,21 @@ def comparisons() -> list[Finding]:
             wrong.append(Finding(False, told, "Mend what it says."))
         if row.findings:
             told = f"{row.target} differs from the ledger: {some(row.findings)}"
-            wrong.append(Finding(False, told, "Find out who changed it."))
+            wrong.append(
+                Finding(
+                    False,
+                    told,
+                    "See the target's page in the admin site; revoke what has too much.",
+                )
+            )
     return well("Nothing on the targets differs from the ledger.", wrong)
 
 
 def alarms() -> list[Finding]:
-    silent = Alarm.objects.filter(ended_at__isnull=True).exclude(last_error="")
+    silent = Alarm.objects.filter(ended_at__isnull=True, failures__gt=0).exclude(last_error="")
+    fix = "Mend the mail settings (EMAIL_HOST and its like), or the person's address."
     wrong = [
-        Finding(False, f"The alarm “{alarm.text}” reaches nobody: {alarm.last_error}", "Mend that.")
+        Finding(False, f"A mail of the alarm “{alarm.text}” failed: {alarm.last_error}", fix)
         for alarm in silent.order_by("pk")
     ]
     return well("The mails of open alarms go out.", wrong)

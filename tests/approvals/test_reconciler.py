@@ -518,7 +518,8 @@ def test_after_a_restore_nothing_is_removed_until_somebody_confirms_it(world, cl
     assert seen.held_back == sorted([unknown, f"{lost.account}:gone"])
     assert any("restored" in line for line in seen.findings)
     assert now_is(lost).state == GrantState.ACTIVE
-    reconciler.allow(world.target.pk, by=world.ada, accounts=seen.held_back)
+    with pytest.raises(WrongState, match="reconcile --restored"):
+        reconciler.allow(world.target.pk, by=world.ada, accounts=seen.held_back)
     compare(world)
     assert "dbgf_900" in world.server.accounts, "consent for one target is not that confirmation"
     with pytest.raises(NotAllowed):
@@ -528,7 +529,7 @@ def test_after_a_restore_nothing_is_removed_until_somebody_confirms_it(world, cl
     assert not world.server.accounts
     assert now_is(lost).end_code == "account_gone"
     assert [event.actor_name for event in events("installation.restored")] == ["ada"]
-    assert len(events("reconciliation.refused")) == 1
+    assert len(events("reconciliation.refused")) == 2
 
 
 def test_cuts_go_on_after_a_restore(world: World):

@@ -170,6 +170,33 @@ def test_a_failing_target_gets_one_attempt_at_a_time(world: World):
     assert leases.Room(free=9, in_flight=Counter({8: leases.PER_TARGET})).full() == [8]
 
 
+def test_much_due_at_a_failing_target_does_not_hide_what_is_due_elsewhere(world: World, clock):
+    """More than a look reads is due there, all tried before, and its one attempt is under way."""
+    _, level = second_target(world)
+    failing = [world.approved(who, level=where) for who, where in pairs(world)]
+    live = world.approved("alice", level=level)
+    for grant in (*failing, live):
+        opening.open_grant(grant.pk, worker="w")
+    clock.forward(4 * 3600)
+    ids = [grant.pk for grant in failing]
+    for grant in Grant.objects.filter(pk__in=ids):
+        for job in closing.claim(StepKind.CUT, worker="w", only=grant.pk):
+            closing._failed(job, ProvisionError("It does not answer."))
+    clock.forward(10)
+    down = world.target.pk
+    room = leases.Room(free=1, failing=frozenset({down}), in_flight=Counter({down: 1}))
+    assert [job.grant for job in closing.claim(StepKind.CUT, worker="w", room=room)] == [live]
+
+
+def test_what_was_handed_back_was_no_attempt(world: World):
+    grant = world.approved()
+    for _ in range(3):
+        opening.run_all(opening.claim(worker="w", only=grant.pk), stopping=lambda: True)
+    opening.open_grant(grant.pk, worker="w")
+    assert state_of(grant) == GrantState.ACTIVE
+    assert grant.steps.get().attempts == 1
+
+
 def test_it_outlives_its_database_connections(world: World, clock, control: Control):
     grant = world.approved()
     with sweeping():

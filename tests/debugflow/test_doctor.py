@@ -201,13 +201,18 @@ def test_comparisons_and_alarms_that_want_somebody(world: World):
         },
     )
     Alarm.objects.create(
-        kind=AlarmKind.STUCK, target=world.target, text="It.", began_at=now, last_error="Nobody."
+        kind=AlarmKind.STUCK,
+        target=world.target,
+        text="It.",
+        began_at=now,
+        last_error="Nobody.",
+        failures=1,
     )
     found = wrong()
     assert any(line.endswith("dbgf_3, dbgf_4 and 2 more.") for line in found)
     assert "orders could not be compared with the ledger: Timed out." in found
     assert "orders differs from the ledger: dbgf_9 may more than it should." in found
-    assert "The alarm “It.” reaches nobody: Nobody." in found
+    assert "A mail of the alarm “It.” failed: Nobody." in found
 
 
 def test_a_part_that_breaks_hides_no_other(world: World, monkeypatch: Any):
@@ -282,7 +287,7 @@ def test_a_database_that_is_away_makes_no_container_restart():
 def test_a_web_server_is_as_healthy_as_it_says(status: int, fine: bool):
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/health/ready" else 404)
+            self.send_response(status if self.path == "/health/live" else 404)
             self.end_headers()
 
         def log_message(self, *args: Any) -> None:

@@ -166,10 +166,13 @@ def _left(db: Db, oids: Sequence[int]) -> set[int]:
     """Return those that anything on the server still names: what `observe` looks at, for many."""
     rows = all_rows(
         db,
-        "SELECT oid FROM pg_roles"
-        " UNION ALL SELECT unnest(ARRAY[roleid, member, grantor]) FROM pg_auth_members"
-        " UNION ALL SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
-        " UNION ALL SELECT ownerid FROM pg_prepared_xact()"
-        " UNION ALL SELECT usesysid FROM pg_stat_activity",
+        "SELECT oid FROM unnest(%(oids)s::oid[]) oid"
+        " WHERE EXISTS (SELECT FROM pg_roles r WHERE r.oid = oid.oid)"
+        " OR EXISTS (SELECT FROM pg_auth_members WHERE oid.oid IN (roleid, member, grantor))"
+        " OR EXISTS (SELECT FROM pg_shdepend"
+        " WHERE refclassid = 'pg_authid'::regclass AND refobjid = oid.oid)"
+        " OR EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = oid.oid)"
+        " OR EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = oid.oid)",
+        oids=oids,
     )
-    return {oid for (oid,) in rows}.intersection(oids)
+    return {oid for (oid,) in rows}

@@ -37,7 +37,7 @@ class Command(BaseCommand):
 
 
 def _web(port: int) -> str:
-    url = f"http://127.0.0.1:{port}/health/ready"
+    url = f"http://127.0.0.1:{port}/health/live"
     try:
         response = httpx.get(url, timeout=WEB_WITHIN, trust_env=False)
     except httpx.TransportError as error:

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(address: str) -> tuple[str, str]:
+def self_signed(address: str, *, valid: timedelta = timedelta(days=1)) -> tuple[str, str]:
     """Return certificate and key as PEM, for one IP address."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "target")])
+    # Of two trusted ones with one name, the first found would have to fit.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"target for {valid}")])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -28,7 +29,7 @@ def self_signed(address: str) -> tuple[str, str]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + valid)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
