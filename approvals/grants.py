@@ -115,7 +115,8 @@ def try_again(grant_id: int, *, by: Person) -> Grant:
     now = clock.now()
     if (refusal := may_try_again(grant, by, now)) is not None:
         raise refusal.error()
-    grant.next_try_at = now
+    # Never later: whoever asks over and over must not put off what is due.
+    grant.next_try_at = min(grant.next_try_at or now, now)
     grant.save(update_fields=["next_try_at"])
     log.record("grant.tried_again", actor=actor(by), subject=grant, at=now)
     queue.ring(CLOSE_TASK, grant.pk)

@@ -69,6 +69,8 @@ def claim(
     with transaction.atomic(), log.batch():
         if not (picked := leases.pick(rows, room or leases.Room(free=1))):
             return []
+        if installation.moved():
+            return []  # restored: it may have been opened, used and taken away since the backup
         grounded = _on_held_ground(picked)
         now = clock.now()
         begun = [grant for grant in grounded if not _stopped(grant, now)]

@@ -540,6 +540,18 @@ def test_cuts_go_on_after_a_restore(world: World):
     assert now_is(grant).state == GrantState.ENDED
 
 
+def test_nothing_opens_after_a_restore_until_somebody_confirms_it(world: World):
+    grant = world.approved()
+    here = installation.key() and Installation.objects.get().cluster
+    Installation.objects.update(cluster="7000000000000000001")
+    opening.open_grant(grant.pk, worker="w")
+    assert now_is(grant).state == GrantState.SCHEDULED
+    installation.restored(installation.ONLY, by=world.ada)
+    assert Installation.objects.get().cluster == here
+    opening.open_grant(grant.pk, worker="w")
+    assert now_is(grant).state == GrantState.ACTIVE
+
+
 @pytest.fixture
 def gateway(world: World, monkeypatch: pytest.MonkeyPatch) -> Grant:
     """A grant whose scope says gateway, as no level that can be saved yet does."""

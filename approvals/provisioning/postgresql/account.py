@@ -59,8 +59,8 @@ def ours(db: Db, account: Account, *, here: str = "") -> Account:
     """Return the account less what must be a stranger's by now. `here` is the cluster, if known.
 
     What was noted in another cluster, from which this one was upgraded or restored, is ours only if
-    the role of that number has our kind of name, or a stamp of ours. In its own cluster a number is
-    never given again, whatever its role has been renamed to.
+    the role of that number has its name, or another than ours and our stamp. In its own cluster a
+    role keeps its number, whatever it has been renamed to.
     """
     here = here or cluster_of(db)
     abroad = [one for one in account.traces if one.get("cluster", here) != here]
@@ -68,7 +68,7 @@ def ours(db: Db, account: Account, *, here: str = "") -> Account:
         return account
     found = _named(db, abroad)
     names = {oid: name for oid, name, _ in found}
-    strangers = {oid for oid, name, note in found if not _looks_ours(name, note)}
+    strangers = {oid for oid, name, note in found if not _is_its(account, name, note)}
     known = [_known_again(one, names) for one in abroad if one["oid"] not in strangers]
     at_home = [one for one in account.traces if one not in abroad]
     return replace(account, traces=[*at_home, *known])
@@ -83,8 +83,10 @@ def _named(db: Db, traces: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, 
     )
 
 
-def _looks_ours(name: str, note: str) -> bool:
-    return bool(ACCOUNT.fullmatch(name)) or note.startswith(STAMP)
+def _is_its(account: Account, name: str, note: str) -> bool:
+    """Another grant's account is not this one's either, though it bears our stamp."""
+    renamed = note.startswith(STAMP) and not ACCOUNT.fullmatch(name)
+    return name == account.account or renamed
 
 
 def _known_again(trace: Mapping[str, Any], names: Mapping[int, str]) -> Mapping[str, Any]:

@@ -143,6 +143,8 @@ def _problem(right: Right) -> str:
     place = f"{right.kind} {_dotted(right)}"
     if right.grantable and not right.public:
         return f"may pass {right.privilege} on {place} on (GRANT OPTION)"
+    if right.privilege == "REFERENCES" and not right.public:
+        return f"may have {place} checked against code of theirs, run as its owner (REFERENCES)"
     if right.privilege == "TRIGGER" and not right.public:
         return f"may leave code on {place} that runs as whoever writes there (TRIGGER)"
     return ""

@@ -25,6 +25,9 @@ JOINT_DEADLINE = 5
 PATIENCE = 0.5
 """Seconds for sessions to go and for roles to be closed, which takes milliseconds. What takes
 longer is left to the single cuts."""
+ROW_WAIT = "30ms"
+"""How long a role's row is waited for. Its holder may have locked it, which must cost the others
+nothing: ending the session frees it, and a row that is not free then is left to the single cut."""
 NAME = "dbgf-many"
 
 
@@ -73,21 +76,30 @@ def _ended_openers(db: Db, names: Sequence[str]) -> bool:
 
 
 def _close_all(dialer: Dialer, oids: Sequence[int], deadline: Deadline) -> None:
-    """Set NOLOGIN on all of them in one transaction, or on none: then they are closed singly."""
+    """Set NOLOGIN on all of them in one transaction, but for those whose row somebody holds."""
     try:
         with dialer.session(NAME, deadline) as db, db.transaction():
-            limit = sql.SQL("SET LOCAL lock_timeout = {}").format(round(PATIENCE * 1000))
-            db.execute(limit)
+            db.execute(f"SET LOCAL lock_timeout = '{ROW_WAIT}'".encode())
             # No waiting for a synchronous replica, which may be dead.
             db.execute("SET LOCAL synchronous_commit TO 'local'")
-            found = _open_roles(db, oids)
-            for name in found.values():
-                db.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
-            # A name may have gone to a stranger between the two: then ours is open still.
-            if _open_roles(db, oids):
-                raise psycopg.Rollback
+            for oid, name in _open_roles(db, oids).items():
+                _close(db, oid, name)
     except ProvisionError:
         return  # whoever is not closed is found so by the scan
+
+
+def _close(db: Db, oid: int, name: str) -> None:
+    try:
+        with db.transaction() as savepoint:
+            db.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
+            if _open_roles(db, [oid]):  # the name has gone to a stranger: leave it alone
+                raise psycopg.Rollback(savepoint)
+    except (
+        psycopg.errors.LockNotAvailable,
+        psycopg.errors.InternalError_,
+        psycopg.errors.UndefinedObject,
+    ):
+        return  # left to its single cut
 
 
 def _open_roles(db: Db, oids: Sequence[int]) -> dict[int, str]:

@@ -91,3 +91,13 @@ def test_in_its_own_cluster_a_renamed_account_stays_ours_without_a_stamp(target:
         target.provisioner.cut(account)
         assert is_cut(alice)
     target.end(account)
+
+
+def test_another_grants_account_with_our_number_is_left_alone(target: Target) -> None:
+    other = target.opened()
+    account = replace(noted(other), grant_id=7777, account="dbgf_7777")
+    with target.sign_in(other.account) as alice:
+        target.provisioner.cut(account)
+        target.provisioner.clean(account)
+        assert not is_cut(alice)
+    target.end(other)

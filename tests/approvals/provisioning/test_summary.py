@@ -87,6 +87,7 @@ def test_it_is_the_same_every_time(target: Target) -> None:
         ("GRANT pg_execute_server_program TO support", "pg_execute_server_program gives more"),
         ("GRANT dbgf_quarantine TO support", "quarantine role"),
         ("GRANT TRIGGER ON shop.items TO support", "TRIGGER"),
+        ("GRANT REFERENCES ON shop.items TO support", "REFERENCES"),
         ("GRANT CREATE ON SCHEMA shop TO support", "GRANT CREATE ON SCHEMA shop"),
     ],
 )
