@@ -1,121 +1,27 @@
-"""Laws 5, 6 and 10 on real parts: whatever dies or pauses, nothing opens after the end."""
+"""Laws 5 and 6 on real parts: one grant, and its workers, broker or target dead or stopped.
+
+What dies in the middle of a step is in `test_instants`.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from functools import partial
 
 import psycopg
 import pytest
 
 from approvals import closing, grants, opening
-from approvals.models import Grant, StepKind
-from approvals.queue import bell
+from approvals.models import Grant
+from approvals.queue import Ring, bell
 from approvals.states import GrantState
-from audit.log import timeline
 from debugflow.embedded.valkey import EmbeddedValkey
-from tests.faults.conftest import Place
+from tests.faults.histories import breaches
+from tests.faults.place import Place, eventually, has_ended, state_of
 
 pytestmark = pytest.mark.slow
-
-OPENING = ("claimed", "before the fence", "before COMMIT", "after COMMIT")
-CLOSING = (
-    ("cut", "before the cut"),
-    ("cut", "after the cut"),
-    ("clean", "after the clean-up"),
-    ("clean", "before saying ended"),
-)
-
-
-def eventually(check: Callable[[], bool], *, within: float = 20) -> None:
-    deadline = time.monotonic() + within
-    while not check():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-
-
-def state_of(grant: Grant) -> str:
-    return str(Grant.objects.values_list("state", flat=True).get(pk=grant.pk))
-
-
-def _has_ended(grant: Grant) -> bool:
-    return state_of(grant) == GrantState.ENDED
-
-
-def is_stopped(process: subprocess.Popen[str]) -> bool:
-    pid, status = os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG)
-    return pid == process.pid and os.WIFSTOPPED(status)
-
-
-def legal_history(grant: Grant) -> None:
-    told = [event.action for event in timeline(f"request:{grant.request_id}")]
-    assert told.count("grant.revoking") <= 1
-    assert told.count("grant.ended") == 1
-    assert told.count("grant.active") <= 1
-    assert told[-1] == "grant.ended"
-
-
-@pytest.mark.parametrize("instant", OPENING)
-def test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end(place: Place, instant: str):
-    grant = place.approved()
-    script = ("-m", "tests.faults.work", "open", str(grant.pk), "SIGSTOP", instant)
-    with place.running(*script) as opener:
-        eventually(lambda: is_stopped(opener))
-        grants.revoke(grant.pk, by=place.world.bob, reason="Stop.")
-        eventually(lambda: _closed(grant))
-        assert place.accounts() == []
-        opener.send_signal(signal.SIGCONT)
-        assert opener.wait(timeout=30) == 0, opener.stdout and opener.stdout.read()
-    assert place.accounts() == []
-    assert state_of(grant) == GrantState.ENDED
-    legal_history(grant)
-
-
-def _closed(grant: Grant) -> bool:
-    closing.close_grant(grant.pk, worker="other")
-    return state_of(grant) == GrantState.ENDED
-
-
-@pytest.mark.parametrize("instant", OPENING)
-def test_an_opener_killed_in_mid_step_is_taken_over(place: Place, instant: str, clock):
-    grant = place.approved()
-    script = ("-m", "tests.faults.work", "open", str(grant.pk), "SIGKILL", instant)
-    with place.running(*script) as opener:
-        assert opener.wait(timeout=30) == -signal.SIGKILL
-    opening.open_grant(grant.pk, worker="other")
-    assert state_of(grant) == GrantState.PROVISIONING  # the dead one's lease still runs
-    clock.forward(45)
-    opening.open_grant(grant.pk, worker="other")
-    grant.refresh_from_db()
-    assert grant.state == GrantState.ACTIVE, grant.last_error
-    shown = grants.reveal(grant.pk, by=place.world.alice)
-    with place.sign_in(grant, shown.password) as session:
-        assert session.execute("SELECT count(*) > 0 FROM orders").fetchone() == (True,)
-    clock.forward(3600)
-    eventually(lambda: _closed(grant))
-    assert place.accounts() == []
-    legal_history(grant)
-
-
-@pytest.mark.parametrize(("verb", "instant"), CLOSING)
-def test_a_closer_killed_in_mid_step_is_taken_over(place: Place, verb: str, instant: str, clock):
-    grant = place.approved()
-    opening.open_grant(grant.pk, worker="w")
-    grants.release(grant.pk, by=place.world.alice)
-    if verb == "clean":
-        for job in closing.claim(StepKind.CUT, worker="w", only=grant.pk):
-            closing.run_all([job])
-    script = ("-m", "tests.faults.work", verb, str(grant.pk), "SIGKILL", instant)
-    with place.running(*script) as closer:
-        assert closer.wait(timeout=30) == -signal.SIGKILL
-    clock.forward(45)
-    eventually(lambda: _closed(grant))
-    assert place.accounts() == []
-    legal_history(grant)
 
 
 def _live_session(
@@ -136,22 +42,13 @@ def _is_cut(session: psycopg.Connection[object]) -> bool:
     return False
 
 
-def _is_refused(place: Place, grant: Grant, password: str) -> bool:
-    try:
-        place.sign_in(grant, password).close()
-    except psycopg.OperationalError as error:
-        # Not any failure: a server that is down or full would refuse nobody.
-        return "authentication failed" in str(error) or "not permitted to log in" in str(error)
-    return False
-
-
 def _ends_on_time(place: Place, clock) -> None:
     """A live session is cut at its grant's end and its account goes, by whatever sweeps now."""
     grant, password, session = _live_session(place)
     clock.forward(3600)
     eventually(lambda: _is_cut(session), within=15)
     # Sessions are ended and sign-in is blocked at once, on two connections.
-    eventually(lambda: _is_refused(place, grant, password), within=5)
+    eventually(lambda: place.is_refused(grant, password), within=5)
     eventually(lambda: state_of(grant) == GrantState.ENDED)
     assert place.accounts() == []
 
@@ -185,7 +82,7 @@ def test_of_two_sweepers_one_is_killed_and_nothing_is_late(place: Place, clock):
             # A killed sweeper's cut is taken over when its lease of 3 s has run out.
             eventually(partial(_is_cut, session), within=5)
         for grant, _, _ in held:
-            eventually(partial(_has_ended, grant), within=75)
+            eventually(partial(has_ended, grant), within=75)
     assert place.accounts() == []
 
 
@@ -212,11 +109,16 @@ def test_a_broker_that_accepts_and_never_answers_delays_no_verb(
 
 def test_a_full_doorbell_drops_and_does_not_wait():
     ringer = bell()
-    ringer.waiting.queue.extend([("nobody", 0)] * ringer.waiting.maxsize)
+    ringer.waiting.queue.extend([Ring("nobody", 0)] * ringer.waiting.maxsize)
     try:
         assert ringer.put("approvals.tasks.open_grant", 1) is False
     finally:
         ringer.waiting.queue.clear()
+
+
+def _closed(grant: Grant) -> bool:
+    closing.close_grant(grant.pk, worker="w")
+    return has_ended(grant)
 
 
 def test_a_target_that_is_down_at_the_end_and_comes_back(place: Place, clock):
@@ -235,7 +137,8 @@ def test_a_target_that_is_down_at_the_end_and_comes_back(place: Place, clock):
         place.production.server.start()
     eventually(lambda: _closed(grant))
     assert place.accounts() == []
-    legal_history(grant)
+    grant.refresh_from_db()
+    assert breaches(grant) == []
 
 
 def test_the_targets_own_expiry_refuses_a_sign_in_with_no_sweeper_at_all(place: Place):
@@ -245,5 +148,5 @@ def test_the_targets_own_expiry_refuses_a_sign_in_with_no_sweeper_at_all(place: 
     grant.refresh_from_db()
     shown = grants.reveal(grant.pk, by=place.world.alice)
     place.sign_in(grant, shown.password).close()
-    eventually(lambda: _is_refused(place, grant, shown.password), within=10)
+    eventually(lambda: place.is_refused(grant, shown.password), within=10)
     assert state_of(grant) == GrantState.ACTIVE

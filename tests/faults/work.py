@@ -1,67 +1,164 @@
-"""A worker's attempt at one grant that stops or dies at a named instant: a script for the tests.
+"""What a forked process of ours does: sweep, or make one attempt that stops or dies at an instant.
 
-    python -m tests.faults.work open|cut|clean GRANT SIGNAL INSTANT
-
-The instants are the boundaries at which an attempt has told one side and not yet the other.
+Runs in the child only (`children`). The instants are patched into the child's own modules; the
+product knows nothing of them.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
-import django
+from approvals import closing, leases, opening, targets
+from approvals.errors import ProvisionError
+from approvals.models import Grant, StepKind
+from approvals.provisioning.postgresql import PostgreSQL, clean, cut, roles
+from approvals.sweeper import Sweeper
+from tests.faults.children import outlive_nobody
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "debugflow.settings"
-django.setup()
 
-from approvals import closing, opening  # noqa: E402
-from approvals.models import StepKind  # noqa: E402
-from approvals.provisioning.postgresql import PostgreSQL  # noqa: E402
+@dataclass(frozen=True)
+class Instant:
+    """Right before, or right after, the first call of a function."""
 
-INSTANTS: dict[str, tuple[Any, str, bool]] = {
-    "claimed": (opening, "_open", False),
-    "before the fence": (opening.LeaseFence, "hold", False),
-    "before COMMIT": (opening.LeaseFence, "hold", True),
-    "after COMMIT": (opening, "_activate", False),
-    "before the cut": (PostgreSQL, "cut", False),
-    "after the cut": (PostgreSQL, "cut", True),
-    "after the clean-up": (PostgreSQL, "clean", True),
-    "before saying ended": (closing, "_ended", False),
+    where: Any
+    name: str
+    after: bool
+
+
+def before(where: Any, name: str) -> Instant:
+    return Instant(where, name, after=False)
+
+
+def after(where: Any, name: str) -> Instant:
+    return Instant(where, name, after=True)
+
+
+# Every boundary at which an attempt has told one side something and not yet the other.
+INSTANTS: dict[str, dict[str, Instant]] = {
+    "open": {
+        "claiming": after(leases, "pick"),
+        "claimed": before(opening, "_open"),
+        "connected": before(roles, "_limit"),
+        "role made": before(roles, "_membership"),
+        "member of the level": before(opening.LeaseFence, "now"),
+        "before the fence": before(opening.LeaseFence, "hold"),
+        "in the fence": after(opening, "_held"),
+        "before COMMIT": after(opening.LeaseFence, "hold"),
+        "after COMMIT": before(opening, "_activate"),
+        "activating": before(leases, "drop"),
+        "activated": after(opening, "_activate"),
+    },
+    "extend": {
+        "before": before(PostgreSQL, "extend"),
+        "before COMMIT": after(roles, "_set_expiry"),
+        "after": after(PostgreSQL, "extend"),
+    },
+    "cut": {
+        "claiming": after(leases, "pick"),
+        "claimed": before(PostgreSQL, "cut"),
+        "openers ended": after(cut, "_end_openers"),
+        "sign-in blocked": after(cut, "_try_nologin"),
+        "sessions ended": after(cut, "terminate_all"),
+        "before writing it down": before(closing, "_cut"),
+        "writing it down": before(leases, "free_at"),
+        "written down": after(closing, "_cut"),
+    },
+    "clean": {
+        "claiming": after(leases, "pick"),
+        "claimed": before(PostgreSQL, "clean"),
+        "member of a role": after(clean, "become_member"),
+        "one database of two emptied": after(clean, "_empty"),
+        "both emptied": before(clean, "_drop"),
+        "role dropped": after(PostgreSQL, "clean"),
+        "read back": before(closing, "_ended"),
+        "saying ended": before(closing, "move_all"),
+        "said": after(closing, "_ended"),
+    },
+}
+# There it holds the grant's row in our own database.
+LOCKED = {
+    ("open", "claiming"),
+    ("cut", "claiming"),
+    ("clean", "claiming"),
+    ("open", "in the fence"),
+    ("open", "activating"),
+    ("cut", "writing it down"),
+    ("clean", "saying ended"),
 }
 
 
-def interrupt(number: int, where: Any, name: str, *, after: bool) -> None:
-    """Send ourselves a signal right before, or right after, a function is called."""
-    original: Callable[..., Any] = getattr(where, name)
+def attempt(verb: str, grant: int, number: int, instant: str, reached: Connection) -> None:
+    """Make one attempt at a grant and send ourselves the signal `number` at the instant."""
+    interrupt(INSTANTS[verb][instant], number, lambda: reached.send(instant))
+    ATTEMPTS[verb](grant)
+
+
+def interrupt(at: Instant, number: int, tell: Callable[[], None]) -> None:
+    original: Callable[..., Any] = getattr(at.where, at.name)
+    once = iter([True])
+
+    def strike() -> None:
+        if next(once, False):
+            tell()
+            os.kill(os.getpid(), number)
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        if not after:
-            os.kill(os.getpid(), number)
+        if not at.after:
+            strike()
         result = original(*args, **kwargs)
-        if after:
-            os.kill(os.getpid(), number)
+        if at.after:
+            strike()
         return result
 
-    setattr(where, name, interrupted)
+    setattr(at.where, at.name, interrupted)
 
 
-def main(verb: str, grant: str, number: str, instant: str) -> None:
-    where, name, after = INSTANTS[instant]
-    interrupt(getattr(signal, number), where, name, after=after)
-    if verb == "open":
-        jobs: list[Any] = opening.claim(worker="doomed", only=int(grant))
-        done: Callable[[list[Any]], bool] = opening.run_all
-    else:
-        jobs = closing.claim(StepKind(verb), worker="doomed", only=int(grant))
-        done = closing.run_all
+def _open(grant: int) -> None:
+    opening.run_all(_due(opening.claim(worker="doomed", only=grant)))
+
+
+def _cut(grant: int) -> None:
+    closing.run_all(_due(closing.claim(StepKind.CUT, worker="doomed", only=grant)))
+
+
+def _clean(grant: int) -> None:
+    closing.run_all(_due(closing.claim(StepKind.CLEAN, worker="doomed", only=grant)))
+
+
+def _due(jobs: list[Any]) -> list[Any]:
     if not jobs:
         raise SystemExit("nothing was due")
-    done(jobs)
+    return jobs
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _extend(grant: int) -> None:
+    with suppress(ProvisionError):  # the account is gone, or the transaction was ended
+        extend(Grant.objects.get(pk=grant))
+
+
+def extend(grant: Grant) -> None:
+    """Move the target's own expiry to the grant's, which is what a verb would do on the target."""
+    assert grant.expires_at is not None
+    targets.provisioner(grant.target).extend(closing.account_of(grant), grant.expires_at)
+
+
+ATTEMPTS: dict[str, Callable[[int], None]] = {
+    "open": _open,
+    "extend": _extend,
+    "cut": _cut,
+    "clean": _clean,
+}
+
+
+def sweep(interval: float, reached: Connection) -> None:
+    """Sweep until killed, as a worker does; it does not outlive whoever had it forked."""
+    sweeper = Sweeper(interval=interval)
+    threading.Thread(target=sweeper.run, name="sweeper", daemon=True).start()
+    reached.send("sweeping")
+    outlive_nobody()

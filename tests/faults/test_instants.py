@@ -1,0 +1,255 @@
+"""Law 10: killed or stopped at every boundary of open, extend, cut and clean, all ends the same.
+
+Each case has a grant of its own on a target and a database that the whole file shares.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from approvals import closing, grants, opening
+from approvals.models import Grant, Step, StepKind
+from approvals.states import GrantState
+from audit.log import timeline
+from debugflow.embedded.production import leftovers
+from tests.faults.children import Child, child
+from tests.faults.histories import breaches
+from tests.faults.place import OTHER_DATABASE, ROOT, Place, eventually, state_of
+from tests.faults.work import INSTANTS, LOCKED, attempt, extend
+
+pytestmark = pytest.mark.slow
+
+LEASES = 61  # seconds: longer than any lease
+# What a process has done on the target before it was stopped it tells whenever it goes on.
+TOLD_LATE = {"grant.quarantined"}
+EARLIER = timedelta(minutes=10)
+DATABASES = ("orders", OTHER_DATABASE)
+OPENING = [("open", instant) for instant in INSTANTS["open"]]
+EXTENDING = [("extend", instant) for instant in INSTANTS["extend"]]
+CLOSING = [(verb, instant) for verb in ("cut", "clean") for instant in INSTANTS[verb]]
+
+
+def unlocked(boundaries: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [one for one in boundaries if one not in LOCKED]
+
+
+@contextmanager
+def stopped(verb: str, grant: Grant, instant: str) -> Iterator[Child]:
+    with child(attempt, verb, grant.pk, int(signal.SIGSTOP), instant) as made:
+        assert made.reaches() == instant
+        yield made
+
+
+def killed(verb: str, grant: Grant, instant: str) -> None:
+    with child(attempt, verb, grant.pk, int(signal.SIGKILL), instant) as doomed:
+        assert doomed.reaches() == instant
+        assert doomed.ends() == -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that ledger, log and target say of one grant."""
+
+    row: Any
+    steps: list[Any]
+    told: list[str]
+    target: list[str]
+
+
+def seen(place: Place, grant: Grant) -> Seen:
+    told = timeline(f"request:{grant.request_id}")
+    return Seen(
+        row=Grant.objects.values().get(pk=grant.pk),
+        steps=list(Step.objects.filter(grant=grant).order_by("id").values()),
+        told=[event.action for event in told if event.action not in TOLD_LATE],
+        target=left(place, grant),
+    )
+
+
+def oids(grant: Grant) -> list[int]:
+    return [int(trace["oid"]) for trace in closing.account_of(grant).traces]
+
+
+def left(place: Place, grant: Grant) -> list[str]:
+    return leftovers(place.production, [grant.account], oids(grant))
+
+
+def close(grant: Grant) -> bool:
+    closing.close_grant(grant.pk, worker="other")
+    return state_of(grant) == GrantState.ENDED
+
+
+def ends(place: Place, grant: Grant) -> None:
+    """Somebody else brings it to its end; then nothing of it is left and its history is one."""
+    eventually(lambda: close(grant))
+    assert left(place, grant) == []
+    grant.refresh_from_db()
+    assert breaches(grant) == []
+
+
+def agree(place: Place, grant: Grant) -> None:
+    """The target holds exactly what the ledger says: one login of ours with this one end."""
+    grant.refresh_from_db()
+    rows = place.production.ask(
+        "SELECT oid, rolcanlogin, rolvaliduntil, ARRAY(SELECT roleid::regrole::text"
+        " FROM pg_auth_members WHERE member = r.oid) FROM pg_roles r WHERE rolname = %(account)s",
+        account=grant.account,
+    )
+    assert len(rows) == 1
+    assert rows[0][0] in oids(grant)
+    assert rows[0][1:] == (True, grant.expires_at, ["orders_readonly"])
+
+
+def opened(place: Place) -> Grant:
+    grant = place.approved()
+    opening.open_grant(grant.pk, worker="w")
+    grant.refresh_from_db()
+    assert grant.state == GrantState.ACTIVE, grant.last_error
+    return grant
+
+
+def works(place: Place, grant: Grant) -> None:
+    shown = grants.reveal(grant.pk, by=place.world.alice)
+    with place.sign_in(grant, shown.password) as session:
+        assert session.execute("SELECT count(*) > 0 FROM orders").fetchone() == (True,)
+
+
+@pytest.mark.parametrize(("verb", "instant"), unlocked(OPENING))
+def test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end(shared: Place, verb, instant):
+    grant = shared.approved()
+    with stopped(verb, grant, instant) as opener:
+        grants.revoke(grant.pk, by=shared.world.bob, reason="Stop.")
+        ends(shared, grant)
+        before = seen(shared, grant)
+        assert opener.resume() == 0
+    assert seen(shared, grant) == before
+
+
+@pytest.mark.parametrize(("verb", "instant"), OPENING)
+def test_an_opener_killed_in_mid_step_is_taken_over(shared: Place, verb, instant, clock):
+    grant = shared.approved()
+    killed(verb, grant, instant)
+    if state_of(grant) == GrantState.PROVISIONING:
+        opening.open_grant(grant.pk, worker="other")
+        assert state_of(grant) == GrantState.PROVISIONING  # the dead one's lease still runs
+        clock.forward(45)
+    opening.open_grant(grant.pk, worker="other")
+    agree(shared, grant)
+    works(shared, grant)
+    clock.forward(3600)
+    ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), EXTENDING)
+def test_an_extension_killed_in_mid_step_is_repeated(shared: Place, verb, instant):
+    grant = _to_be_moved(shared)
+    killed(verb, grant, instant)
+    extend(grant)
+    agree(shared, grant)
+    works(shared, grant)
+    grants.release(grant.pk, by=shared.world.alice)
+    ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), EXTENDING)
+def test_an_extension_stopped_in_mid_step_revives_nothing(shared: Place, verb, instant):
+    grant = _to_be_moved(shared)
+    with stopped(verb, grant, instant) as extender:
+        grants.revoke(grant.pk, by=shared.world.bob, reason="Stop.")
+        ends(shared, grant)
+        before = seen(shared, grant)
+        assert extender.resume() == 0
+    assert seen(shared, grant) == before
+
+
+def _to_be_moved(place: Place) -> Grant:
+    """An open access whose end the ledger has moved, and the target not yet."""
+    grant = opened(place)
+    assert grant.expires_at
+    grant.expires_at -= EARLIER
+    grant.save(update_fields=["expires_at"])
+    return grant
+
+
+@pytest.mark.parametrize(("verb", "instant"), CLOSING)
+def test_a_closer_killed_in_mid_step_is_taken_over(shared: Place, verb, instant, clock):
+    grant = _to_be_closed(shared, verb)
+    killed(verb, grant, instant)
+    clock.forward(LEASES)
+    ends(shared, grant)
+    assert _in_quarantine(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), unlocked(CLOSING))
+def test_a_closer_stopped_in_mid_step_changes_nothing_later(shared: Place, verb, instant, clock):
+    grant = _to_be_closed(shared, verb)
+    with stopped(verb, grant, instant) as closer:
+        clock.forward(LEASES)
+        ends(shared, grant)
+        before = seen(shared, grant)
+        assert closer.resume() == 0
+    assert seen(shared, grant) == before
+    assert _in_quarantine(shared, grant)
+
+
+def _to_be_closed(place: Place, verb: str) -> Grant:
+    """A released access with a live session, its holder owning a table in each of two databases."""
+    grant = opened(place)
+    shown = grants.reveal(grant.pk, by=place.world.alice)
+    place.sign_in(grant, shown.password)
+    for database in DATABASES:
+        with place.production.superuser(database) as server:
+            server.execute(f"CREATE TABLE kept_{grant.pk} ()".encode())
+            server.execute(f"ALTER TABLE kept_{grant.pk} OWNER TO {grant.account}".encode())
+    grants.release(grant.pk, by=place.world.alice)
+    if verb == "clean":
+        closing.run_all(closing.claim(StepKind.CUT, worker="w", only=grant.pk))
+    return grant
+
+
+def _in_quarantine(place: Place, grant: Grant) -> bool:
+    owners = []
+    for database in DATABASES:
+        with place.production.superuser(database) as server:
+            query = "SELECT tableowner FROM pg_tables WHERE tablename = %s"
+            owners += server.execute(query, [f"kept_{grant.pk}"]).fetchall()
+    return owners == [("dbgf_quarantine",)] * len(DATABASES)
+
+
+def test_whoever_is_stopped_holding_rows_of_ours_loses_them(shared: Place, clock):
+    """In mid-transaction in our own database: without a limit no other could end the access."""
+    with ExitStack() as processes:
+        cases = [_stopped_holding(shared, processes, *one) for one in sorted(LOCKED)]
+        clock.forward(LEASES)
+        for grant, _ in cases:
+            _taken_away(shared, grant)
+            ends(shared, grant)
+        before = [seen(shared, grant) for grant, _ in cases]
+        for _, process in cases:
+            process.resume()
+    assert [seen(shared, grant) for grant, _ in cases] == before
+
+
+def _taken_away(place: Place, grant: Grant) -> None:
+    if state_of(grant) in (GrantState.SCHEDULED, GrantState.PROVISIONING):
+        grants.revoke(grant.pk, by=place.world.bob, reason="Stop.")
+
+
+def _stopped_holding(
+    place: Place, processes: ExitStack, verb: str, instant: str
+) -> tuple[Grant, Child]:
+    grant = place.approved() if verb == "open" else _to_be_closed(place, verb)
+    return grant, processes.enter_context(stopped(verb, grant, instant))
+
+
+def test_the_page_names_every_instant():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    for verb, instants in INSTANTS.items():
+        assert f"| {verb} | {' · '.join(instants)} |" in page
