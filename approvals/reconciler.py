@@ -288,8 +288,7 @@ def allow(target_id: int, *, by: Person, accounts: Sequence[str]) -> Reconciliat
     if installation.moved():
         raise WrongState(
             "This database was restored from a backup. Confirm that it is the ledger from here on:"
-            " `manage.py reconcile --restored`. What is held back then is worked out anew.",
-            code="restored",
+            " `manage.py reconcile --restored`. What is held back then is worked out anew."
         )
     if not accounts or sorted(accounts) != row.held_back:
         raise WrongState("What is held back is not what you looked at. Look again.")
