@@ -33,7 +33,7 @@ BEFORE_THE_END = 2.0  # seconds from the faults to the end of the access
 LONG = 900  # seconds of an access that ends early
 CUT_WITHIN = 5.0  # seconds from the end, or from a release or revoke, to a closed session
 WORKERS_BACK_WITHIN = 30.0  # seconds from starting broker and worker to both workers' answers
-QUEUE_TRIES = 3  # a sweeper that looks just then may be faster than the queue
+QUEUE_TRIES = 12  # a sweeper that looks just then may be faster than the queue
 OTHER_SCOPE = "0" * 64
 
 SENTENCES = {
