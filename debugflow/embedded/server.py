@@ -78,11 +78,15 @@ class EmbeddedServer(ABC):
         self._stop(self.stop_signal)
 
     def kill(self) -> None:
-        """End it as a power cut would: SIGKILL, for all of its processes."""
+        """End it as a power cut would: SIGKILL, for all of its processes. None runs after it."""
         if self._process is not None:
             end_group(self._process, signum=signal.SIGKILL, grace=STOPPED_WITHIN)
-        for pid in processes_in(self._home, self.program):
-            _signal(pid, signal.SIGKILL)
+        deadline = time.monotonic() + STOPPED_WITHIN
+        # Killed is not gone yet, and one may have been started while we looked.
+        while (left := processes_in(self._home, self.program)) and time.monotonic() < deadline:
+            for pid in left:
+                _signal(pid, signal.SIGKILL)
+            time.sleep(POLL)
         self._forget()
 
     def __enter__(self) -> Self:
