@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from tests.faults.place import Place
 
 OUTPUT = Path("faults.json")
-MODULES = ("tests.faults.kills",)
+MODULES = (
+    "tests.faults.kills",
+    "tests.faults.broker",
+    "tests.faults.database",
+    "tests.faults.target",
+    "tests.faults.dying",
+    "tests.faults.crowded",
+    "tests.faults.partition",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -78,7 +79,7 @@ class TlsFront:
             server.shutdown(socket.SHUT_RDWR)
             back.join()
 
-    def __enter__(self) -> TlsFront:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
