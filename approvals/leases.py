@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 
 from approvals.models import Grant, Step, StepKind
+from approvals.presence import presence
 from approvals.states import GrantState
 from audit import clock
 
@@ -134,7 +135,7 @@ def take(grants: Sequence[Grant], kind: StepKind, *, worker: str, now: datetime)
     Saves grants and steps, in one statement each however many there are.
     """
     for grant in grants:
-        grant.lease = secrets.token_hex(16)
+        grant.lease = presence.mark + secrets.token_hex(12)
         grant.lease_until = now + timedelta(seconds=LEASE[kind])
     Grant.objects.bulk_update(grants, ["lease", "lease_until"])
     keys = [grant.pk for grant in grants]

@@ -32,6 +32,7 @@ from approvals import (
 )
 from approvals.crews import Chore, Crew
 from approvals.models import StepKind
+from approvals.presence import free_the_dead, presence
 from audit import context
 
 logger = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ class Sweeper:
         while not self._stopping.is_set():
             told, self._rung = self._rung or f"sweep-{self.name}", ""
             with context.bind(request_id=told):
+                self._look(self._take_over)
                 found = self.tick()
             if not found:
                 self._wake.wait(self.interval)
@@ -88,6 +90,7 @@ class Sweeper:
         for one in (self._cuts, self._rest, self._comparisons, *self._chores):
             one.pool.shutdown(wait=True)
         self._look(self._stop_beating)
+        presence.leave()
 
     def wake(self, rung: str) -> None:
         """Look now, and not at the next interval; Events name `rung` as what caused them."""
@@ -126,6 +129,11 @@ class Sweeper:
             return 0
         finally:
             connections.close_all()
+
+    def _take_over(self) -> int:
+        """What the dead had begun is due now, and not after their leases."""
+        presence.keep()
+        return free_the_dead()
 
     def _begin_cuts(self) -> int:
         claimed = self._claim(self._cuts, self._claim_cuts, self._close)

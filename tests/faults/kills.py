@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -40,7 +40,6 @@ LASTS, BOUNDED_LASTS = (10, 20), (4, 8)  # seconds, of a grant
 # Of all that is made and ended. The rest waits for the leases of openers that were killed.
 LAST_KILL = 0.95
 GAP = 0.1  # seconds, the mean of what is added before a kill, so that no two runs are alike
-HIT_TWICE = "grants cut after their end, their cut killed twice"
 OPENS_WITHIN = 10  # seconds that a living worker needs, at most
 EARLY = 0.2  # seconds before its end at which a closed session was closed too early
 STILL = 1.0  # seconds without a change after which nothing is being worked on
@@ -163,7 +162,7 @@ def _rows(run: Run, workers: Fleet, sessions: Sequence[Session], left_after: flo
     left = run.place.leftovers()
     return [
         Row(what="workers killed by SIGKILL and replaced", runs=workers.killed, note=_told(made)),
-        *_ledger(made),
+        _ledger(made),
         *_at_the_target(sessions),
         Row(
             what="left on the target after the last end",
@@ -184,28 +183,15 @@ def _told(made: Sequence[Grant]) -> str:
     return "grants: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
 
 
-def _ledger(made: Sequence[Grant]) -> list[Row]:
-    """How late grants that began to open were cut: those whose cut one kill hit, or none; others.
-
-    Each kill in mid-cut costs a cut's lease, so that two in a row break the limit.
-    """
-    cuts = Step.objects.filter(kind=StepKind.CUT)
-    twice = set(cuts.filter(attempts__gt=2).values_list("grant_id", flat=True))
+def _ledger(made: Sequence[Grant]) -> Row:
+    """How late grants that began to open were cut."""
     begun = [grant for grant in made if grant.meant_to_end_at]
-    once = _late("grants cut after their end (ledger)", _cuts(begun, but=twice), note=_attempts())
-    if not twice:
-        return [once]
-    hit = [grant for grant in begun if grant.pk in twice]
-    return [once, _late(HIT_TWICE, _cuts(hit))]
+    return _late("grants cut after their end (ledger)", _cuts(begun), note=_attempts())
 
 
-def _cuts(begun: Sequence[Grant], *, but: Collection[int] = ()) -> list[float]:
+def _cuts(begun: Sequence[Grant]) -> list[float]:
     """Seconds from end to cut, without end for one that was never cut."""
-    return [
-        _seconds(grant, grant.cut_at.timestamp() if grant.cut_at else inf)
-        for grant in begun
-        if grant.pk not in but
-    ]
+    return [_seconds(one, one.cut_at.timestamp() if one.cut_at else inf) for one in begun]
 
 
 def _seconds(grant: Grant, moment: float) -> float:
@@ -228,8 +214,6 @@ def _attempts() -> str:
 def _at_the_target(sessions: Sequence[Session]) -> list[Row]:
     for session in sessions:
         session.grant.refresh_from_db()
-    twice = {one.grant.pk for one in sessions if _cut_attempts(one.grant) > 2}
-    sessions = [one for one in sessions if one.grant.pk not in twice]
     closed = [_seconds(one.grant, one.closed or inf) for one in sessions]
     refused = [_seconds(one.grant, one.refused or inf) for one in sessions]
     early = sum(seconds < -EARLY for seconds in closed)
@@ -238,10 +222,6 @@ def _at_the_target(sessions: Sequence[Session]) -> list[Row]:
         _late("new sign-ins refused after their end (target)", refused),
         Row(what="live sessions closed before their end", runs=len(sessions), bad=early),
     ]
-
-
-def _cut_attempts(grant: Grant) -> int:
-    return Step.objects.get(grant=grant, kind=StepKind.CUT).attempts
 
 
 def _late(what: str, seconds: Sequence[float], *, note: str = "") -> Row:

@@ -65,8 +65,8 @@ BREACHES = (
     Breach(
         "a closer's lost lease is ignored",
         "approvals/closing.py",
-        "held = grant.state == GrantState.REVOKING and grant.lease == job.lease",
-        "held = grant.state == GrantState.REVOKING",
+        "ours = {pk for pk, lease in held if lease == leased[pk]}",
+        "ours = set(leased)",
         (f"{TAKEOVER}test_a_late_closer_does_not_say_ended_for_the_one_that_took_over",),
     ),
     Breach(
@@ -75,6 +75,13 @@ BREACHES = (
         "return Q(lease_until__isnull=True) | Q(lease_until__lte=clock.DbNow())",
         "return Q()",
         (f"{INSTANTS}test_an_opener_killed_in_mid_step_is_taken_over",),
+    ),
+    Breach(
+        "leases of the dead are waited for",
+        "approvals/sweeper.py",
+        "        return free_the_dead()\n",
+        "        return 0\n",
+        (f"{TAKEOVER}test_a_cut_whose_workers_are_killed_one_after_the_other_is_on_time",),
     ),
     Breach(
         "no re-read before COMMIT: the fence only stores",

@@ -7,6 +7,7 @@ product knows nothing of them.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -162,3 +163,9 @@ def sweep(interval: float, reached: Connection) -> None:
     threading.Thread(target=sweeper.run, name="sweeper", daemon=True).start()
     reached.send("sweeping")
     outlive_nobody()
+
+
+def sweep_until(verb: str, instant: str, interval: float, reached: Connection) -> None:
+    """Sweep until this process comes to the instant of an attempt; it is killed there."""
+    interrupt(INSTANTS[verb][instant], signal.SIGKILL, lambda: reached.send(instant))
+    sweep(interval, reached)
