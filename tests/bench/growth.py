@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -13,8 +14,8 @@ import psycopg
 from django.contrib.auth import get_user_model
 from psycopg import sql
 
-from approvals import closing, grants, opening
-from approvals.models import Grant, StepKind
+from approvals import closing, grants, opening, reconciler
+from approvals.models import Grant, Reconciliation, StepKind
 from approvals.states import GrantState
 from debugflow.embedded.installation import Installation
 from debugflow.embedded.runtime import DATABASE
@@ -22,12 +23,41 @@ from tests.bench.access import approved, reached
 
 ENDED = 1_000_000
 LOOKS = 100
+ACCOUNTS = 1000
+COMPARISONS = 5
 
 
 def measure(site: Installation, figure: Callable[..., Any]) -> list[Any]:
+    compared = _reconcile_s()
     small = _look_ms()
     _a_million_ended(site)
-    return [figure("due_scan_ms_1m", _look_ms(), "ms", small)]
+    return [
+        figure("reconcile_s_1000", compared, "s"),
+        figure("due_scan_ms_1m", _look_ms(), "ms", small),
+    ]
+
+
+def _reconcile_s() -> float:
+    """Seconds of one comparison of the target with the ledger, a thousand accounts being open."""
+    people = {user.username: user for user in get_user_model().objects.all()}
+    everyone = [approved(people) for _ in range(ACCOUNTS)]
+    for grant in everyone:
+        reached(grant, GrantState.ACTIVE)
+    took = median(_timed(partial(_compare, everyone[0].target_id)) for _ in range(COMPARISONS))
+    for grant in everyone:
+        grants.release(grant.pk, by=people["alice"])
+    reached(everyone[-1], GrantState.ENDED)
+    return took
+
+
+def _compare(target: int) -> None:
+    """Raises RuntimeError when it failed, or saw other accounts than there are."""
+    while not (jobs := reconciler.claim_now(target, worker="bench")):
+        time.sleep(0.05)  # a sweeper is at it
+    if not reconciler.run_all(jobs):
+        raise RuntimeError("the target could not be compared")
+    if findings := Reconciliation.objects.get(pk=target).findings:
+        raise RuntimeError(f"the comparison found {findings}")
 
 
 def _look_ms() -> float:
