@@ -5,6 +5,7 @@ Pure: plain values in, plain values out, no database and no clock.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -112,7 +113,8 @@ def judge(
                 _stray(notes, found, owner, now, stamp, unknown)
         elif owner.before is not None:
             notes.findings += [f"{owner.account} {words}" for words in found.differences]
-    lost = [one for entry in entries if (one := _lost(entry, survey.accounts, owners))]
+    own = _own(survey.accounts, owners)
+    lost = [one for entry in entries if (one := _lost(entry, own.get(entry.grant_id, [])))]
     notes.findings += [f"{one.account} is useless to its holder: {one.why}" for one in lost]
     foreign = [one for one in survey.accounts if _is_foreign(one, stamp)]
     return Judged(
@@ -170,14 +172,22 @@ def _stray(
     notes.findings.append(f"{key} {why}")
 
 
-def _lost(entry: Entry, accounts: Sequence[Found], owners: Mapping[str, Entry]) -> Lost | None:
-    """Whether a grant's holder has nothing to sign in with, and why.
+def _own(accounts: Sequence[Found], owners: Mapping[str, Entry]) -> Mapping[int, list[Found]]:
+    """By grant, its accounts."""
+    own: dict[int, list[Found]] = defaultdict(list)
+    for found in accounts:
+        if owner := owners.get(key_of(found)):
+            own[owner.grant_id].append(found)
+    return own
+
+
+def _lost(entry: Entry, own: Sequence[Found]) -> Lost | None:
+    """Whether a grant's holder has nothing to sign in with, and why. `own` are its accounts.
 
     An account that was renamed is not lost: ending the grant would end whoever has it now.
     """
     if entry.before is None:
         return None
-    own = [one for one in accounts if owners.get(key_of(one)) is entry]
     if not own:
         why = "its account is not on the target any more."
     elif any(one.can_sign_in or one.account != entry.account for one in own):
