@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from django.conf import settings
@@ -46,7 +47,10 @@ NOT_BUILT = {
     "high": "High risk needs the gateway, and there is none yet. Choose low or medium.",
     "second_factor": "There is no second factor yet, so nobody could give one. Leave it off.",
 }
-
+# What Events say of each besides.
+TARGET_TOLD = ("address", "enabled", "environment", "labels")
+LEVEL_TOLD = ("rights", "summary", "risk", "reach", "rank", "max_duration", "enabled")
+VERSION_TOLD = ("applies_to", "max_duration", "pending_ttl", "activation_ttl")
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -126,26 +130,27 @@ def _store_target(
     target.secrets = {} if moved or before is None else before.secrets
     target.created_at = before.created_at if before else now
     target.save()
-    if clear_secrets:
-        # Sealed for its id, which a new target has from now on.
-        sealed = {name: targets.seal(target, name, text) for name, text in clear_secrets.items()}
-        target.secrets = {**target.secrets, **sealed}
-        target.save(update_fields=["secrets"])
+    _seal(target, clear_secrets)
     log.record(
         "target.changed" if before else "target.created",
         actor=actor(by),
         subject=target,
         at=now,
-        address=target.address,
-        enabled=target.enabled,
-        environment=target.environment,
-        labels=target.labels,
         secrets_replaced=sorted(clear_secrets),
         secrets_cleared=moved,
+        **{name: getattr(target, name) for name in TARGET_TOLD},
     )
     if before is not None:
         _rescope(AccessRequest.objects.filter(target=target), by=by)
     return target
+
+
+def _seal(target: Target, clear_secrets: Mapping[str, str]) -> None:
+    """Sealed for its id, which a new target has only once it is saved."""
+    if clear_secrets:
+        sealed = {name: targets.seal(target, name, text) for name, text in clear_secrets.items()}
+        target.secrets = {**target.secrets, **sealed}
+        target.save(update_fields=["secrets"])
 
 
 def _clean(obj: Target | AccessLevel) -> None:
@@ -229,29 +234,28 @@ def save_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     level.rights = parsed(provisioner.Rights, level.rights).model_dump(mode="json")
     level.summary = list(provisioner.summarise(level.rights))
     with transaction.atomic(), log.batch():
-        level.target = Target.objects.select_for_update(no_key=True).get(pk=level.target_id)
-        before = AccessLevel.objects.select_for_update(no_key=True).filter(pk=level.pk).first()
-        level.summarised_at = now = clock.now()
-        if before is not None and before.target_id != level.target_id:
-            raise Invalid("A level stays with its target. Make a new one there.")
-        _clean(level)
-        level.save()
-        log.record(
-            "accesslevel.changed" if before else "accesslevel.created",
-            actor=actor(by),
-            subject=level,
-            at=now,
-            rights=level.rights,
-            summary=level.summary,
-            risk=level.risk,
-            reach=level.reach,
-            rank=level.rank,
-            max_duration=level.max_duration,
-            enabled=level.enabled,
-        )
-        if before is not None:
-            _rescope(AccessRequest.objects.filter(level=level), by=by)
-        return level
+        return _store_level(level, by=by)
+
+
+def _store_level(level: AccessLevel, *, by: Person) -> AccessLevel:
+    """The part under the locks of its target and of the row as it is stored."""
+    level.target = Target.objects.select_for_update(no_key=True).get(pk=level.target_id)
+    before = AccessLevel.objects.select_for_update(no_key=True).filter(pk=level.pk).first()
+    level.summarised_at = now = clock.now()
+    if before is not None and before.target_id != level.target_id:
+        raise Invalid("A level stays with its target. Make a new one there.")
+    _clean(level)
+    level.save()
+    log.record(
+        "accesslevel.changed" if before else "accesslevel.created",
+        actor=actor(by),
+        subject=level,
+        at=now,
+        **{name: getattr(level, name) for name in LEVEL_TOLD},
+    )
+    if before is not None:
+        _rescope(AccessRequest.objects.filter(level=level), by=by)
+    return level
 
 
 def _refuse_unbuilt_level(level: AccessLevel) -> None:
@@ -314,30 +318,10 @@ def publish(
     with log.batch():
         policy = Policy.objects.select_for_update().get(pk=policy.pk)
         now = clock.now()
-        if policy.current != based_on:
-            raise WrongState(
-                f"Version {policy.current.number if policy.current else 0} was published "
-                "meanwhile. Look at it, then begin again from it.",
-                code="newer_version",
-            )
+        _refuse_stale(policy, based_on)
         if problems := _problems(draft):
             raise Invalid(" ".join(problems), code="unpublishable")
-        version = PolicyVersion.objects.create(
-            policy=policy,
-            number=policy.versions.count() + 1,
-            applies_to=draft.applies_to.model_dump(),
-            reason_hint=draft.reason_hint,
-            ticket_required=draft.ticket_required,
-            max_duration=draft.max_duration,
-            pending_ttl=draft.pending_ttl,
-            activation_ttl=draft.activation_ttl,
-            published_by=by,
-        )
-        for order, stage in enumerate(draft.stages):
-            _write_stage(version, order, stage)
-        version.published_at = now
-        version.save(update_fields=["published_at"])
-        policy.current = version
+        version = policy.current = _write_version(policy, draft, by=by, now=now)
         policy.save(update_fields=["current"])
         log.record(
             "policy.published",
@@ -345,13 +329,41 @@ def publish(
             subject=policy,
             at=now,
             policy_version=str(version),
-            applies_to=version.applies_to,
-            max_duration=version.max_duration,
-            pending_ttl=version.pending_ttl,
-            activation_ttl=version.activation_ttl,
             stages=[_told(stage) for stage in draft.stages],
+            **{name: getattr(version, name) for name in VERSION_TOLD},
         )
         return version
+
+
+def _refuse_stale(policy: Policy, based_on: PolicyVersion | None) -> None:
+    if policy.current != based_on:
+        raise WrongState(
+            f"Version {policy.current.number if policy.current else 0} was published "
+            "meanwhile. Look at it, then begin again from it.",
+            code="newer_version",
+        )
+
+
+def _write_version(
+    policy: Policy, draft: PolicyDraft, *, by: Person, now: datetime
+) -> PolicyVersion:
+    """Published last: from then on neither it nor a stage of it can be changed."""
+    version = PolicyVersion.objects.create(
+        policy=policy,
+        number=policy.versions.count() + 1,
+        applies_to=draft.applies_to.model_dump(),
+        reason_hint=draft.reason_hint,
+        ticket_required=draft.ticket_required,
+        max_duration=draft.max_duration,
+        pending_ttl=draft.pending_ttl,
+        activation_ttl=draft.activation_ttl,
+        published_by=by,
+    )
+    for order, stage in enumerate(draft.stages):
+        _write_stage(version, order, stage)
+    version.published_at = now
+    version.save(update_fields=["published_at"])
+    return version
 
 
 def _problems(draft: PolicyDraft) -> list[str]:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.urls import reverse
 
-from approvals import access
+from approvals import access, alarm_words
 from approvals.lengths import apart
 from approvals.mails import Letter, one_line, post
 from approvals.models import Alarm, AlarmKind, Target
@@ -198,12 +198,7 @@ def _line(alarm: Alarm, now: datetime) -> dict[str, str]:
     return {
         "label": AlarmKind(alarm.kind).label,
         "text": one_line(alarm.text),
-        "since": f"{moment(alarm.began_at)} ({apart(now - alarm.began_at)})",
-        "error": one_line(grant.last_error) if grant else "",
+        "since": f"{alarm_words.moment(alarm.began_at)} ({apart(now - alarm.began_at)})",
+        "by_now": "" if alarm.ended_at else alarm_words.by_now(alarm),
         "link": site + reverse("grant", args=[grant.pk]) if site and grant else "",
     }
-
-
-def moment(at: datetime | None) -> str:
-    """A moment in words, in UTC: whoever reads a mail may be anywhere."""
-    return f"{at.astimezone(UTC):%d %b %Y, %H:%M:%S} UTC" if at else "an unknown moment"

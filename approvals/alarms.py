@@ -1,6 +1,7 @@
 """Alarms: what somebody must know of until it is over. Opened and ended by what the rows say.
 
-Nothing here touches a target or decides about access. Who is told, and when, is in `alarm_mails`.
+Nothing here touches a target or decides about access. How they are worded is in `alarm_words`, who
+is told, and when, in `alarm_mails`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import structlog
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from approvals.alarm_mails import mail_due, moment
-from approvals.mails import one_line
+from approvals import alarm_words
+from approvals.alarm_mails import mail_due
 from approvals.models import Alarm, AlarmKind, Grant, Reconciliation
 from audit import clock, log
 from audit.log import SYSTEM, Auditable
@@ -33,7 +34,6 @@ FIRST_MAIL_AFTER: Final = timedelta(seconds=20)
 MORE_MAIL_AFTER: Final = timedelta(minutes=10)  # more of what was told about this target already
 OVER_MAIL_AFTER: Final = timedelta(minutes=1)
 NOT_COMPARED: Final = timedelta(minutes=10)  # ten comparisons in a row that came to nothing
-TEXT_MAX: Final = 500
 
 RAISE: Final = """
 WITH given AS (SELECT %(kind)s::varchar AS kind, %(now)s::timestamptz AS now,
@@ -146,7 +146,12 @@ def _missing_on_grants(kind: AlarmKind) -> list[_Case]:
     there = Alarm.objects.filter(kind=kind, grant=OuterRef("pk"), ended_at__isnull=True)
     rows = _grants(GRANTS[kind]()).filter(~Exists(there)).order_by("expires_at", "pk")[:MOST]
     return [
-        _Case(target=grant.target_id, grant=grant.pk, text=_told(kind, grant), subject=grant)
+        _Case(
+            target=grant.target_id,
+            grant=grant.pk,
+            text=alarm_words.of_grant(kind, grant),
+            subject=grant,
+        )
         for grant in rows
     ]
 
@@ -155,30 +160,14 @@ def _missing_on_targets(kind: AlarmKind) -> list[_Case]:
     there = Alarm.objects.filter(kind=kind, target=OuterRef("target"), ended_at__isnull=True)
     rows = TARGETS[kind]().filter(~Exists(there)).select_related("target")[:MOST]
     return [
-        _Case(target=row.target_id, grant=None, text=_differs(kind, row), subject=row.target)
+        _Case(
+            target=row.target_id,
+            grant=None,
+            text=alarm_words.of_target(kind, row),
+            subject=row.target,
+        )
         for row in rows
     ]
-
-
-def _told(kind: AlarmKind, grant: Grant) -> str:
-    """“read-only for alice (dbgf_12) was to end on 1 Jan 2030, 10:00:00 UTC”."""
-    who = f"{grant.level.name} for {grant.beneficiary} ({grant.account})"
-    said = {
-        AlarmKind.OVERDUE: f"was to end on {moment(grant.meant_to_end_at)}",
-        AlarmKind.STUCK: f"cannot be ended, tried since {moment(grant.stuck_since)}",
-        AlarmKind.ABANDONED: "was given up by two people and may still be open",
-    }[kind]
-    return one_line(f"{who} {said}")[:TEXT_MAX]
-
-
-def _differs(kind: AlarmKind, row: Reconciliation) -> str:
-    if kind == AlarmKind.HELD_BACK:
-        words = f"{len(row.held_back)} removals wait for consent: {', '.join(row.held_back)}"
-    elif row.findings:
-        words = "; ".join(row.findings)
-    else:
-        words = f"it cannot be compared with the ledger: {row.last_error}"
-    return one_line(words)[:TEXT_MAX]
 
 
 def _end(kind: AlarmKind) -> int:

@@ -35,7 +35,11 @@ def stamp() -> str:
 
 
 def moved() -> bool:
-    """Whether the database was restored, so that the ledger may know less than targets hold."""
+    """Whether the database was restored, so that the ledger may know less than targets hold.
+
+    One without a row never opened anything, and so is where it was. That a restored one may have
+    lost the row is `restoring`'s affair: it makes one that has moved.
+    """
     return _row().cluster != _cluster()
 
 
@@ -45,6 +49,7 @@ def restored(installation_id: int, *, by: Person) -> None:
 
     Raises NotAllowed; WrongState if it has not moved.
     """
+    _row()  # made by the first question, and this may be it
     row = Installation.objects.select_for_update().get(pk=installation_id)
     if not by.has_perm("approvals.change_target"):
         raise NotAllowed("Only those who may change targets confirm this.", code="not_admin")

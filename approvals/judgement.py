@@ -80,15 +80,6 @@ def key_of(found: Found) -> str:
     return ":".join([found.account, *(str(found.trace[name]) for name in sorted(found.trace))])
 
 
-@dataclass
-class _Notes:
-    """What a judgement gathers while it goes through the accounts."""
-
-    strays: list[Found] = field(default_factory=list)
-    unknown: dict[str, str] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
-
-
 def judge(
     survey: Survey,
     entries: Sequence[Entry],
@@ -105,26 +96,66 @@ def judge(
     have had its account then: that is no finding. `unknown` is that of the last judgement.
     """
     owners = _owners(survey.accounts, entries)
-    notes = _Notes(findings=list(survey.findings))
+    notes = _Notes(began, now, stamp, unknown, findings=list(survey.findings))
     for found in survey.accounts:
-        owner = owners.get(key_of(found))
-        if owner is None or owner.state == GrantState.ENDED:
-            if owner is None or (owner.ended_at and owner.ended_at <= began):
-                _stray(notes, found, owner, now, stamp, unknown)
-        elif owner.before is not None:
-            notes.findings += [f"{owner.account} {words}" for words in found.differences]
+        notes.take(found, owners.get(key_of(found)))
     own = _own(survey.accounts, owners)
-    lost = [one for entry in entries if (one := _lost(entry, own.get(entry.grant_id, [])))]
+    lost = tuple(one for entry in entries if (one := _lost(entry, own.get(entry.grant_id, []))))
     notes.findings += [f"{one.account} is useless to its holder: {one.why}" for one in lost]
-    foreign = [one for one in survey.accounts if _is_foreign(one, stamp)]
     return Judged(
         strays=tuple(notes.strays),
-        lost=tuple(lost),
+        lost=lost,
         unknown=notes.unknown,
         findings=_told(notes.findings),
-        seen=len(survey.accounts) - len(foreign),
+        seen=sum(not _is_foreign(found, stamp) for found in survey.accounts),
         active=sum(entry.before is not None for entry in entries),
     )
+
+
+@dataclass
+class _Notes:
+    """What a judgement gathers while it goes through the accounts."""
+
+    began: datetime
+    now: datetime
+    stamp: str
+    seen_before: Mapping[str, str]
+    strays: list[Found] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+    def take(self, found: Found, owner: Entry | None) -> None:
+        """Note what is to be said of one account, and whether it is to be removed by now."""
+        if owner is not None and owner.state != GrantState.ENDED:
+            if owner.before is not None:
+                self.findings += [f"{owner.account} {words}" for words in found.differences]
+        elif owner is None or (owner.ended_at and owner.ended_at <= self.began):
+            self._take_stray(found, owner)
+
+    def _take_stray(self, found: Found, owner: Entry | None) -> None:
+        """It is nobody's, or that of a grant which has ended."""
+        key = key_of(found)
+        if _is_foreign(found, self.stamp):
+            self.findings.append(f"{key} bears another's mark and is left alone: {found.stamp}")
+            return
+        due = owner is not None or self._was_seen_long_enough(key)
+        if not found.removable:
+            fate = "; the admin account may not remove it: drop it there"
+        else:
+            fate = f"; it is removed once seen for {GRACE.seconds} s" if owner is None else ""
+            self.strays += [found] if due else []
+        self.findings.append(f"{key} {_whose(owner)}{fate}")
+
+    def _was_seen_long_enough(self, key: str) -> bool:
+        """Whether to wait no longer with an account that no grant knows; remembers since when."""
+        first = self.unknown[key] = self.seen_before.get(key, self.now.isoformat())
+        return self.now - datetime.fromisoformat(first) >= GRACE
+
+
+def _whose(owner: Entry | None) -> str:
+    if owner is None:
+        return "is not in the ledger"
+    return f"is the account of grant {owner.grant_id}, which has ended"
 
 
 def _owners(accounts: Sequence[Found], entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -144,32 +175,6 @@ def _owners(accounts: Sequence[Found], entries: Sequence[Entry]) -> dict[str, En
 def _is_foreign(found: Found, stamp: str) -> bool:
     """Whether somebody else left a mark on it. Without any, it counts by its name: ours."""
     return found.stamp not in ("", stamp)
-
-
-def _stray(
-    notes: _Notes,
-    found: Found,
-    owner: Entry | None,
-    now: datetime,
-    stamp: str,
-    unknown: Mapping[str, str],
-) -> None:
-    """Note an account that nobody should have, and whether it is to be removed by now."""
-    key = key_of(found)
-    if _is_foreign(found, stamp):
-        notes.findings.append(f"{key} bears another's mark and is left alone: {found.stamp}")
-        return
-    if owner is None:
-        notes.unknown[key] = unknown.get(key, now.isoformat())
-        ripe = now - datetime.fromisoformat(notes.unknown[key]) >= GRACE
-        why = f"is not in the ledger; it is removed once seen for {GRACE.seconds} s"
-    else:
-        ripe, why = True, f"is the account of grant {owner.grant_id}, which has ended"
-    if not found.removable:
-        why = f"{why.split(';')[0]}; the admin account may not remove it: drop it there"
-    elif ripe:
-        notes.strays.append(found)
-    notes.findings.append(f"{key} {why}")
 
 
 def _own(accounts: Sequence[Found], owners: Mapping[str, Entry]) -> Mapping[int, list[Found]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import structlog
@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from approvals import access, attempts, comparison, grants, installation, queue
+from approvals.attempts import Failure
 from approvals.comparison import EVENT_MOST, NO_GRANT, Job, Run
 from approvals.errors import Fenced, NotAllowed, ProvisionError, WrongState
 from approvals.judgement import Lost, key_of
@@ -234,24 +235,28 @@ def _finish(job: Job, tried: set[str], error: Exception | None) -> None:
         except Fenced:
             return
         now = clock.now()
-        if failed and failed.message != row.last_error:
-            log.record(
-                "reconciliation.failed",
-                actor=SYSTEM,
-                subject=Target.objects.get(pk=job.target_id),
-                at=now,
-                code=failed.code,
-                error=failed.message,
-            )
         row.lease_until = None
         row.allowed = [key for key in row.allowed if key not in tried]
-        row.last_error = failed.message if failed else ""
-        row.failures = row.failures + 1 if failed else 0
-        if failed:
-            row.next_at = now + _backoff(row.failures, failed.code)
+        if failed is None:
+            row.ran_at, row.failures, row.last_error = now, 0, ""
         else:
-            row.ran_at = now
+            _note_failure(row, failed, now)
         row.save()
+
+
+def _note_failure(row: Reconciliation, failed: Failure, now: datetime) -> None:
+    """Recorded once for each reason, not each time."""
+    if failed.message != row.last_error:
+        log.record(
+            "reconciliation.failed",
+            actor=SYSTEM,
+            subject=row.target,
+            at=now,
+            code=failed.code,
+            error=failed.message,
+        )
+    row.failures, row.last_error = row.failures + 1, failed.message
+    row.next_at = now + _backoff(row.failures, failed.code)
 
 
 def _backoff(failures: int, code: str) -> timedelta:
@@ -281,17 +286,7 @@ def allow(target_id: int, *, by: Person, accounts: Sequence[str]) -> Reconciliat
     row = Reconciliation.objects.select_for_update().filter(pk=target_id).first()
     if row is None:
         raise WrongState("Nothing is held back there.", code="gone")
-    if not may_allow(row.target, by):
-        raise NotAllowed(
-            "Owners of the target and those who may change it allow this.", code="not_yours"
-        )
-    if installation.moved():
-        raise WrongState(
-            "This database was restored from a backup. Confirm that it is the ledger from here on:"
-            " `manage.py reconcile --restored`. What is held back then is worked out anew."
-        )
-    if not accounts or sorted(accounts) != row.held_back:
-        raise WrongState("What is held back is not what you looked at. Look again.")
+    _refuse_consent(row, by, accounts)
     now = clock.now()
     row.allowed, row.held_back, row.held_back_since = row.held_back, [], None
     row.next_at = now
@@ -305,3 +300,17 @@ def allow(target_id: int, *, by: Person, accounts: Sequence[str]) -> Reconciliat
         count=len(row.allowed),
     )
     return row
+
+
+def _refuse_consent(row: Reconciliation, person: Person, accounts: Sequence[str]) -> None:
+    if not may_allow(row.target, person):
+        raise NotAllowed(
+            "Owners of the target and those who may change it allow this.", code="not_yours"
+        )
+    if installation.moved():
+        raise WrongState(
+            "This database was restored from a backup. Confirm that it is the ledger from here on:"
+            " `manage.py reconcile --restored`. What is held back then is worked out anew."
+        )
+    if not accounts or sorted(accounts) != row.held_back:
+        raise WrongState("What is held back is not what you looked at. Look again.")

@@ -13,7 +13,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 
 from approvals import grants, heartbeats, installation
-from approvals.errors import WrongState
+from approvals.errors import Invalid, WrongState
 from approvals.models import Grant
 from approvals.states import EndReason, GrantState
 from audit import clock, log
@@ -45,9 +45,11 @@ def settle(*, margin: int = MARGIN) -> Settled:
     3. End all sign-ins: some were ended since. Forget passwords not shown yet: some were since.
     4. Have somebody confirm (`reconcile --restored`) before the reconciler removes anything.
 
-    Raises WrongState while a sweeper works with it, and where the dump was loaded in a way that
-    lets the application change the log.
+    Raises Invalid for a margin below 1; WrongState while a sweeper works with it, and where the
+    dump was loaded in a way that lets the application change the log.
     """
+    if margin < 1:
+        raise Invalid(f"The margin is 1 or more, not {margin}: numbers would be given out twice.")
     _refuse_at_work()
     _refuse_powers()
     # A restore into the same cluster, or to a point in time, would not show by itself.

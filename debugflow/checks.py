@@ -16,6 +16,7 @@ from django.db import connections
 
 from approvals.secrets import HOW_TO_MAKE_A_KEY
 from debugflow.middleware import trusted_proxies
+from debugflow.wording import HOW_TO_START_ONE, NO_SWEEPER
 
 DEMO_MARK = "demo-"
 SKEW_MOST: Final = 2000  # milliseconds: beyond it, whoever looks at two clocks sees two orders
@@ -179,18 +180,25 @@ def mail_has_one_kind_of_tls(**kwargs: Any) -> list[CheckMessage]:
 
 
 @register(Tags.database, deploy=True)
-def sweepers_are_two(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Of an installation that has been started: before that there can be none."""
+def sweepers_are_alive(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """One at the least, and a second so that one may die; any number may run.
+
+    Warnings: as errors they would keep the first one from starting. Nothing is said before there
+    was a sweeper or a grant, when there can be none, and none is missed.
+    """
     from approvals import heartbeats
-    from approvals.models import Heartbeat
+    from approvals.models import Grant, Heartbeat
 
     if "default" not in (databases or ()) or _is_migrator() or not _has_table(Heartbeat):
         return []
     alive = heartbeats.sweeping().using("default").count()
-    if alive >= SWEEPERS_LEAST or not Heartbeat.objects.using("default").exists():
+    begun = any(model.objects.using("default").exists() for model in (Heartbeat, Grant))
+    if alive >= SWEEPERS_LEAST or not begun:
         return []
-    text = f"{alive} of at least {SWEEPERS_LEAST} sweepers are alive."
-    hint = "Start a second worker, best on another machine: with none, no access ends on time."
+    if not alive:
+        return [Warning(NO_SWEEPER, hint=HOW_TO_START_ONE, id="debugflow.W009")]
+    text = f"{alive} of at least {SWEEPERS_LEAST} sweepers is alive: if it dies, none is left."
+    hint = "Start a second worker, best on another machine."
     return [Warning(text, hint=hint, id="debugflow.W001")]
 
 

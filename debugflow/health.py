@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from approvals import heartbeats, queue
 from debugflow.probes import HURRIED, Asked, Probe, hurried
+from debugflow.wording import NO_SWEEPER
 
 # Seconds; a load balancer commonly waits for 5. The broker's own limits are 1 s each.
 DATABASE_WITHIN: Final = 2.5
@@ -66,7 +67,11 @@ def _ask_database() -> list[Check]:
     wanted = sweepers_wanted()
     return [
         Check("database", True, "It answers and is migrated."),
-        Check("sweepers", sweepers >= wanted, f"{sweepers} of at least {wanted}."),
+        Check(
+            "sweepers",
+            sweepers >= wanted,
+            f"{sweepers} of at least {wanted}." if sweepers else NO_SWEEPER,
+        ),
         Check("workers", workers > 0, f"{workers} take work from the broker."),
     ]
 

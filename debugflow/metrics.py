@@ -10,6 +10,7 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
@@ -28,6 +29,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 @login_not_required
 @require_safe
+@cache_control(no_store=True)
 def metrics(request: HttpRequest) -> HttpResponse:
     """403 where no token is set, 401 where it is not shown, 503 without the database."""
     if not settings.METRICS_TOKEN:

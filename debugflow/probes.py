@@ -5,14 +5,17 @@ What is asked, and what an answer means, is in `health` and `metrics`.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+import psycopg
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -22,6 +25,7 @@ KEPT: Final = 1.0  # seconds that an answer serves everybody, so that a flood co
 HURRIED: Final = "hurried"  # the alias of a connection with limits
 CONNECTING: Final = 2  # seconds; libpq knows no shorter limit
 STATEMENT_MS: Final = 1500
+LASTS: Final = 8.0  # seconds for all that one such connection is asked
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,43 @@ class Probe(Generic[T]):
 def hurried() -> Iterator[BaseDatabaseWrapper]:
     """A connection of this thread's own to our database, for `.using(HURRIED)`.
 
-    It waits for CONNECTING and STATEMENT_MS at most. Not the pool's, which lets its callers wait
-    ten seconds when the database is away, and may be empty just when somebody asks what is wrong.
+    It waits for CONNECTING and STATEMENT_MS at most, and is hung up on after LASTS: the server
+    keeps no limit while it is stopped. Not the pool's, which lets its callers wait ten seconds when
+    the database is away, and may be empty just when somebody asks what is wrong.
     """
+    wrapper = _unpooled()
+    connections[HURRIED] = wrapper
+    closing = threading.Lock()
+    limit = threading.Timer(LASTS, _hang_up, [wrapper, closing])
+    limit.daemon = True
+    limit.start()
+    try:
+        with wrapper.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = {STATEMENT_MS}")
+        yield wrapper
+    finally:
+        limit.cancel()
+        with closing:
+            wrapper.close()
+        del connections[HURRIED]
+
+
+def _unpooled() -> BaseDatabaseWrapper:
     settings = dict(connections["default"].settings_dict)
     options = {name: value for name, value in settings["OPTIONS"].items() if name != "pool"}
     settings["OPTIONS"] = options | {
         "connect_timeout": CONNECTING,
         "tcp_user_timeout": CONNECTING * 1000,
     }
-    wrapper: Any = type(connections["default"])(settings, HURRIED)
-    connections[HURRIED] = wrapper
-    try:
-        with wrapper.cursor() as cursor:
-            cursor.execute(f"SET statement_timeout = {STATEMENT_MS}")
-        yield wrapper
-    finally:
-        wrapper.close()
-        del connections[HURRIED]
+    made: Any = type(connections["default"])
+    wrapper: BaseDatabaseWrapper = made(settings, HURRIED)
+    return wrapper
+
+
+def _hang_up(wrapper: BaseDatabaseWrapper, closing: threading.Lock) -> None:
+    """Have whoever waits for this connection find it closed. Its owner still closes it."""
+    with closing, suppress(OSError, psycopg.Error):
+        session: Any = wrapper.connection
+        if session is not None and not session.closed:
+            with socket.socket(fileno=os.dup(session.pgconn.socket)) as handle:
+                handle.shutdown(socket.SHUT_RDWR)

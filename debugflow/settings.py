@@ -232,6 +232,7 @@ RECONCILE_INTERVAL = env.number("DEBUGFLOW_RECONCILE_INTERVAL", 60, at_least=5)
 # Where the gateway connects from. A session of a gateway level from anywhere else is ended.
 GATEWAY_ADDRESSES = env.networks("DEBUGFLOW_GATEWAY_ADDRESSES")
 
+EMAIL_BACKEND = "approvals.smtp.Backend"
 # Without a server to give mails to none is sent, and a system check says so.
 EMAIL_HOST = env.text("EMAIL_HOST", "")
 EMAIL_PORT = env.number("EMAIL_PORT", 587, at_least=1)
@@ -239,7 +240,8 @@ EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = env.boolean("EMAIL_USE_SSL", False)
 EMAIL_USE_TLS = env.boolean("EMAIL_USE_TLS", not EMAIL_USE_SSL)
-# Seconds for connecting, and for each answer: a server that never answers must not keep a thread.
+# Seconds for connecting, for each answer and for each letter's sending: a server that never answers
+# must not keep a thread.
 EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 5, at_least=1)
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "debugflow@localhost")
 # Where people reach the site: what links in mails begin with.

@@ -45,7 +45,24 @@ def wanted() -> tuple[set[str], set[str]]:
     """The variables that have to be given, and those that may be."""
     found = [match.groups()[:2] for match in VARIABLE.finditer(text()) if match[1]]
     required = {name for name, how in found if how == "?"}
-    return required, {name for name, _ in found} - required
+    passed = {
+        name
+        for service in services().values()
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+    return required, ({name for name, _ in found} | passed) - required
+
+
+def environment(name: str, given: Mapping[str, str]) -> dict[str, str]:
+    """A service's variables as compose sets them. What is named without a value is passed on as it
+    was given, and is not there if it was not. Raises LookupError for what has to be given."""
+    told: dict[str, str | None] = services()[name].get("environment", {})
+    return {
+        variable: given[variable] if value is None else interpolated(value, given)
+        for variable, value in told.items()
+        if value is not None or variable in given
+    }
 
 
 def interpolated(value: str, given: Mapping[str, str]) -> str:

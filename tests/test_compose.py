@@ -18,6 +18,7 @@ from tests.compose import (
     SERVERS,
     dockerfile,
     dotenv,
+    environment,
     ignored,
     interpolated,
     parsed,
@@ -25,9 +26,17 @@ from tests.compose import (
     text,
     wanted,
 )
+from tests.docs.pages import ROOT
 from tests.docs.variables import read_by, sources
 
 FILE_FORM = "_FILE"
+NOT_PASSED = {
+    "DEBUG": "for development only",
+    "DEBUGFLOW_DEMO": "this is no demonstration",
+    "DEBUGFLOW_SECURE": "without TLS nobody should sign in",
+    "MIGRATIONS_DATABASE_URL": "leads to the tables' owner: of `migrate` alone",
+    "STATIC_ROOT": "the image has the files where they were collected",
+}
 SHELL = re.compile(r"/run/secrets/(\w+)")
 
 
@@ -57,8 +66,9 @@ def test_each_secret_that_leads_to_more_has_as_few_holders_as_can_be():
 
 
 def env_of(name: str) -> dict[str, str]:
-    found: dict[str, str] = services()[name].get("environment", {})
-    return found
+    """Its variables, those that are only passed on as empty."""
+    found: dict[str, str | None] = services()[name].get("environment", {})
+    return {variable: value or "" for variable, value in found.items()}
 
 
 @pytest.mark.parametrize("name", sorted(OURS | SERVERS))
@@ -84,6 +94,26 @@ def test_every_variable_is_one_that_the_product_reads():
     read = {variable for path in sources() for variable in read_by(path)}
     for name in OURS:
         assert {variable.removesuffix(FILE_FORM) for variable in env_of(name)} <= read
+
+
+def settings_read() -> set[str]:
+    """Every variable of debugflow/settings.py."""
+    return set(read_by(ROOT / "debugflow" / "settings.py"))
+
+
+def test_every_setting_can_be_given_to_what_lasts_or_there_is_a_reason():
+    """Else somebody sets it in `.env`, and nothing happens."""
+    assert NOT_PASSED.keys() <= settings_read()
+    for name in LASTING:
+        passed = {variable.removesuffix(FILE_FORM) for variable in env_of(name)}
+        assert settings_read() - passed == NOT_PASSED.keys(), name
+
+
+def test_what_is_given_arrives_and_what_is_not_keeps_its_default():
+    given = {"ALLOWED_HOSTS": "one", "TRUSTED_PROXIES": "10.0.0.0/8", "EMAIL_USE_TLS": "False"}
+    seen = environment("web", given)
+    assert seen.items() >= given.items()
+    assert "EMAIL_PORT" not in seen  # an empty one would be refused as no number
 
 
 @pytest.mark.parametrize("name", sorted(LASTING))

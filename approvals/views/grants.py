@@ -167,6 +167,7 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
         "asked": asked,
         "late": grant.late_by(now),
         "holder": person.pk == grant.beneficiary_id,
+        "request_visible": access.visible_requests(person).filter(pk=grant.request_id).exists(),
         "direct": grant.scope.get("reach") == Reach.DIRECT,
         "events": events,
         "seen": seen,

@@ -22,6 +22,10 @@ from debugflow.probes import Probe
 TARGET_WITHIN: Final = 20.0  # seconds for all that one target is asked
 AT_ONCE: Final = 16  # targets
 PEOPLE_MOST: Final = 20  # of those who may ask for a level: enough to find one who is governed
+CONSENT: Final = "Look at the target, then allow it on its page in the admin site."
+DIFFERS: Final = (
+    "The target's page in the admin site tells all. Undo it there, or revoke the access."
+)
 
 
 def targets() -> Iterator[Finding]:
@@ -124,7 +128,7 @@ def _may_ask(level: AccessLevel) -> QuerySet[Person]:
 
 def grants() -> list[Finding]:
     rows = Grant.objects.order_by("pk")
-    page = "Its page says why; owners of the target can end the access there by hand."
+    page = "The page of each says why. Owners of the target can end the access there by hand."
     kinds = (
         ("past their end and not cut", rows.overdue(), page),
         ("whose ending keeps failing", rows.stuck(), page),
@@ -143,19 +147,17 @@ def comparisons() -> list[Finding]:
     for row in Reconciliation.objects.select_related("target").order_by("target__name"):
         if row.held_back_since:
             told = f"{row.target}: a clean-up waits for consent: {some(row.held_back)}."
-            wrong.append(Finding(False, told, "Look at them, then `manage.py reconcile -h`."))
+            wrong.append(Finding(False, told, CONSENT))
         if row.last_error:
             told = f"{row.target} could not be compared with the ledger: {row.last_error}"
-            wrong.append(Finding(False, told, "Mend what it says."))
-        if row.findings:
-            told = f"{row.target} differs from the ledger: {some(row.findings)}"
             wrong.append(
                 Finding(
-                    False,
-                    told,
-                    "See the target's page in the admin site; revoke what has too much.",
+                    False, told, f"Mend that; `manage.py reconcile {row.target}` tries at once."
                 )
             )
+        if row.findings:
+            told = f"{row.target} differs from the ledger: {some(row.findings)}"
+            wrong.append(Finding(False, told, DIFFERS))
     return well("Nothing on the targets differs from the ledger.", wrong)
 
 

@@ -14,12 +14,14 @@ from django.db.models import QuerySet
 from approvals import heartbeats, installation, queue
 from approvals.models import Heartbeat
 from debugflow import measures
+from debugflow.checks import SKEW_MOST
 from debugflow.diagnosis.finding import Finding, some, well
 from debugflow.health import BROKER_ERRORS, missing_migrations, sweepers_wanted
 from debugflow.probes import hurried
+from debugflow.wording import HOW_TO_START_ONE, NO_SWEEPER
 
-SKEW_MOST_MS: Final = 2000  # a start is refused beyond it, too
 WORKERS_ANSWER_WITHIN: Final = 1.0  # seconds
+TOLD_BY_PROCESSES: Final = {"debugflow.W001", "debugflow.W009"}
 
 
 def database() -> list[Finding]:
@@ -45,8 +47,9 @@ def settings_are_safe() -> list[Finding]:
 def database_is_safe() -> list[Finding]:
     wrong = _told_by_checks(["default"])
     if installation.moved():
-        told = "The database was restored into another cluster."
-        wrong.append(Finding(False, told, "Read docs/backup.md, then `manage.py reconcile -h`."))
+        told = "The database was restored: nothing is opened, and nothing unknown is removed."
+        fix = "See docs/backup.md. `manage.py reconcile --restored --by NAME` ends that."
+        wrong.append(Finding(False, told, fix))
     return well("The application may do no more in the database than it should.", wrong)
 
 
@@ -60,7 +63,7 @@ def _told_by_checks(databases: list[str] | None) -> list[Finding]:
     return [
         Finding(False, f"{message.msg} ({message.id})", message.hint or "")
         for message in found
-        if not message.is_silenced()
+        if message.id not in TOLD_BY_PROCESSES and not message.is_silenced()
     ]
 
 
@@ -102,8 +105,8 @@ def processes() -> list[Finding]:
     wanted = sweepers_wanted()
     found = []
     if (alive := sweeping.count()) < wanted:
-        fix = "Start a worker, or `manage.py sweep`: with none, live sessions outlast their end."
-        found.append(Finding(False, f"{alive} sweepers are alive, of at least {wanted}.", fix))
+        told = NO_SWEEPER if not alive else f"{alive} of at least {wanted} sweepers is alive."
+        found.append(Finding(False, told, HOW_TO_START_ONE))
     served = set(heartbeats.serving().values_list("process", flat=True))
     for worker in sweeping.filter(is_worker=True).exclude(process__in=served):
         fix = "Restart it, if the broker answers; or all its threads are stuck at targets."
@@ -126,7 +129,7 @@ def clocks() -> list[Finding]:
 
 
 def _skewed(rows: QuerySet[Heartbeat]) -> list[Heartbeat]:
-    return [row for row in rows if abs(row.skew_ms) > SKEW_MOST_MS]
+    return [row for row in rows if abs(row.skew_ms) > SKEW_MOST]
 
 
 def mail() -> list[Finding]:

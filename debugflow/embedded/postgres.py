@@ -100,13 +100,28 @@ class EmbeddedPostgres(EmbeddedServer):
                 f"The system user that runs PostgreSQL cannot go into {self.directory}. Choose a "
                 "directory below state_dir(), or set DEBUGFLOW_STATE_DIR to one it can reach."
             )
-        if not self._home.exists():
+        if not (self._home.exists() or self.finish_upgrade()):
             self._create_cluster()
         self._refuse_other_major()
         if Path("/proc/self").exists():
             # Nothing works in our directory: that was looked up. The file of a killed postmaster
             # would stop the start if its pid has gone to another process since.
             (self._home / "postmaster.pid").unlink(missing_ok=True)
+
+    @property
+    def upgraded(self) -> Path:
+        """Where a cluster that is moved over waits, whole, until the old one is out of its way."""
+        return self.directory / "upgraded"
+
+    def finish_upgrade(self) -> bool:
+        """Put the cluster that is moved over in the old one's place; whether one was ready.
+
+        Not while the old one is in its place: it may have been written to since.
+        """
+        if self._home.exists() or not self.upgraded.exists():
+            return False
+        self.upgraded.rename(self._home)
+        return True
 
     def program_path(self, name: str) -> str:
         """Where the program `name` of this server's version is."""

@@ -1,7 +1,8 @@
 """Moves what the embedded servers keep over to a newer PostgreSQL, and keeps it before migrations.
 
 The old is never changed: a cluster is copied by pg_upgrade, which keeps the oids of roles (by them
-debugflow knows its accounts on the demonstration's target), and put in place by a rename.
+debugflow knows its accounts on the demonstration's target), and put in place by renames. Killed at
+any instant, the next start or the next upgrade goes on with one of the two, whole.
 """
 
 import os
@@ -38,23 +39,35 @@ def upgrade(directory: Path, *, programs: Path) -> Path | None:
     Raises EmbeddedError, with all as it was, when that does not work.
     """
     data, server = directory / "data", EmbeddedPostgres(directory)
-    if not data.exists() or data_major(data) == program_major(server.program_path("postgres")):
+    if not data.exists():
+        return _last_kept(directory) if server.finish_upgrade() else None
+    if data_major(data) == program_major(server.program_path("postgres")):
         return None
     _refuse_other_programs(data, programs)
     # Recovered, where it was killed, and stopped in good order: pg_upgrade takes no other.
     with EmbeddedPostgres(directory, programs=programs):
         pass
+    _make_ready(server, data, programs)
+    kept = directory / f"data-{data_major(data)}-{_stamp()}"
+    data.rename(kept)
+    server.finish_upgrade()
+    return kept
+
+
+def _last_kept(directory: Path) -> Path:
+    """What the upgrade that was killed had put aside."""
+    return max(directory.glob("data-*"), key=lambda kept: kept.name.rpartition("-")[2])
+
+
+def _make_ready(server: EmbeddedPostgres, data: Path, programs: Path) -> None:
+    """Copy the data over, and only when all is there call it upgraded."""
+    shutil.rmtree(server.upgraded, ignore_errors=True)  # of an attempt since which data was written
     draft = server.draft_cluster()
     try:
         _copy(server, data, draft / "data", programs)
-    except BaseException:
+        (draft / "data").rename(server.upgraded)
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
-    kept = directory / f"data-{data_major(data)}-{_stamp()}"
-    data.rename(kept)
-    (draft / "data").rename(data)
-    shutil.rmtree(draft)
-    return kept
 
 
 def _refuse_other_programs(data: Path, programs: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import email
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import default
@@ -67,8 +68,27 @@ def deaf_server(settings: Any) -> Iterator[socket.socket]:
         yield listener
 
 
+@contextmanager
+def dripping_server(settings: Any, *, every: float) -> Iterator[None]:
+    """Says a byte `every` so many seconds, and never comes to the end of a line."""
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as client, suppress(OSError):
+            while not over.wait(every):
+                client.sendall(b"2")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        name(settings, listener.getsockname()[1])
+        dripping = threading.Thread(target=drip, args=[listener], daemon=True)
+        dripping.start()
+        yield
+        over.set()
+        dripping.join()
+
+
 def name(settings: Any, port: int) -> None:
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "approvals.smtp.Backend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", port
     settings.EMAIL_USE_TLS = False
     settings.EMAIL_TIMEOUT = 1

@@ -21,7 +21,7 @@ from approvals.models import AccessRequest, Alarm, AlarmKind, Grant, Reconciliat
 from approvals.sentences import event_sentence
 from audit import clock as database_clock
 from audit.models import Event
-from tests.approvals.smtp import Mailbox, deaf_server, mail_server, name, text_of
+from tests.approvals.smtp import Mailbox, deaf_server, dripping_server, mail_server, name, text_of
 from tests.world import World
 
 HOUR = 3600
@@ -224,6 +224,38 @@ def test_a_comparison_that_fails_once_is_no_alarm_and_one_that_keeps_failing_is(
     assert "cannot be compared with the ledger: Connection refused." in Alarm.objects.get().text
 
 
+def test_one_that_cannot_be_compared_any_more_says_why_and_what_it_was_before(
+    world: World, clock: Any, mailbox: Mailbox
+):
+    """The old findings stay until a comparison says otherwise, and are not why it fails."""
+    ran_at = database_clock.now()
+    differing(world, ran_at=ran_at, findings=["dbgf_4 is a superuser"], last_error="No route.")
+    look(clock)
+    [alarm] = Alarm.objects.all()
+    assert alarm.text == (
+        "it cannot be compared with the ledger: No route. "
+        f"(compared last on {ran_at:%d %b %Y, %H:%M:%S} UTC); dbgf_4 is a superuser"
+    )
+
+
+def test_a_mail_says_how_it_began_since_when_and_what_it_is_by_now(
+    world: World, clock: Any, mailbox: Mailbox
+):
+    differing(world, findings=["dbgf_4 is a superuser"])
+    look(clock)
+    began = Alarm.objects.get()
+    differing(world, ran_at=database_clock.now(), last_error="No route to host.")
+    look(clock, HOUR)
+    first, second = (text_of(message) for message in mailbox.to("olga@example.com"))
+    assert "By now" not in first
+    for said in (first, second):
+        assert "ledger: dbgf_4 is a superuser\r\n" in said
+        assert f"Since {began.began_at:%d %b %Y, %H:%M:%S} UTC" in said
+    assert "By now: it cannot be compared with the ledger: No route to host. (compared" in second
+    now_is = Alarm.objects.get()
+    assert (now_is.pk, now_is.text) == (began.pk, began.text)
+
+
 def test_two_hundred_at_once_are_one_mail_to_each_that_names_twenty(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -337,6 +369,15 @@ def test_a_server_that_never_answers_is_let_go_of(late: Grant, clock: Any, setti
         listener.accept()[0].close()
         with pytest.raises(BlockingIOError):  # one wait of EMAIL_TIMEOUT, not one for each person
             listener.accept()
+    assert "timed out" in Alarm.objects.get().last_error
+
+
+def test_a_server_that_drips_an_answer_is_let_go_of(late: Grant, clock: Any, settings: Any):
+    """Its next byte always comes in time, and its answer never."""
+    with dripping_server(settings, every=0.2):
+        begun = time.monotonic()
+        assert look(clock) == 0
+        assert time.monotonic() - begun < 5
     assert "timed out" in Alarm.objects.get().last_error
 
 

@@ -18,6 +18,7 @@ from debugflow import checks
 from debugflow.embedded.runtime import APP, OWNER
 from tests.conftest import DATABASE, Control
 from tests.debugflow.conftest import SignInAs
+from tests.world import World
 
 
 def ids(found: list[CheckMessage]) -> list[str]:
@@ -299,7 +300,7 @@ def test_figures_that_break_a_promise_are_told(production, setting, value, found
 
 
 def sweepers() -> list[CheckMessage]:
-    return checks.sweepers_are_two(databases=["default"])
+    return checks.sweepers_are_alive(databases=["default"])
 
 
 def beats(name: str, **fields: Any) -> None:
@@ -315,6 +316,18 @@ def test_one_sweeper_is_too_few_and_two_are_enough(db: None):
     assert not complaint.is_serious()  # or the first one of all could not start
     beats("two")
     assert sweepers() == []
+
+
+def test_with_none_alive_it_says_what_that_means(world: World):
+    """Of one that has stopped; and where an access was approved and none was ever started."""
+    world.approved()
+    for _ in range(2):
+        [complaint] = sweepers()
+        assert ids([complaint]) == ["W009"]
+        assert "No sweeper is alive: no access is opened, and none is ended" in complaint.msg
+        assert "manage.py sweep" in str(complaint.hint)
+        assert not complaint.is_serious()
+        beats("one", stopped_at=clock.now())
 
 
 def test_whoever_has_stopped_or_fallen_silent_is_no_sweeper(db: None):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,13 @@ def test_one_sweeper_is_enough_on_ones_own_machine_only(client: Client, settings
 
 
 @pytest.mark.usefixtures("committed")
+def test_with_no_sweeper_at_all_it_says_what_that_means(client: Client):
+    told = client.get("/health/ready").json()["checks"]
+    [detail] = [check["detail"] for check in told if check["name"] == "sweepers"]
+    assert detail == "No sweeper is alive: no access is opened, and none is ended on time."
+
+
+@pytest.mark.usefixtures("committed")
 def test_whoever_watches_one_thing_may_require_it(client: Client):
     assert ready(client, "?require=broker")[:2] == (503, "failing")
     assert ready(client, "?require=workers,sweepers")[:2] == (503, "failing")
@@ -176,6 +186,69 @@ def test_a_table_that_somebody_has_locked_holds_nobody_up(client: Client, contro
         began = time.monotonic()
         assert ready(client)[0] == 503
         assert time.monotonic() - began < 3
+
+
+def stopped_while_asking(server: Any) -> int:
+    """The process that waits for our lock on behalf of a question, stopped; its pid."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        row = server.execute(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = %s",
+            [APP],
+        ).fetchone()
+        if row:
+            os.kill(row[0], signal.SIGSTOP)
+            return int(row[0])
+        time.sleep(0.01)
+    raise AssertionError("nobody asked")
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_database_that_stops_in_the_middle_of_an_answer_holds_nobody_up_and_is_asked_anew(
+    client: Client, control: Control, monkeypatch: pytest.MonkeyPatch
+):
+    """No limit of the server's is kept by then, and its machine acknowledges all that is sent."""
+    monkeypatch.setattr(probes, "LASTS", 3.0)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as beside:
+        with (
+            control.superuser(DATABASE) as other,
+            control.superuser() as looking,
+            other.transaction(),
+        ):
+            other.execute("LOCK TABLE approvals_heartbeat IN ACCESS EXCLUSIVE MODE")
+            asking = beside.submit(ready, client)
+            pid = stopped_while_asking(looking)
+        try:
+            assert asking.result(timeout=10)[:2] == (503, "failing")
+            assert time.monotonic() - began < 4
+            answers = [ready(client)[0]]
+            while answers[-1] == 503 and time.monotonic() - began < 15:
+                time.sleep(0.1)
+                answers.append(ready(client)[0])
+            assert answers[-1] == 200
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_broker_that_is_stopped_holds_nobody_up_and_is_found_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, valkey: EmbeddedValkey
+):
+    monkeypatch.setattr(current_app.conf, "broker_url", valkey.url)
+    monkeypatch.setattr(current_app.conf, "broker_write_url", valkey.url)
+    assert ready(client)[2]["broker"]
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        forget(health.ask_broker)
+        began = time.monotonic()
+        assert ready(client)[:2] == (200, "degraded")
+        assert ready(client, "?require=broker")[0] == 503
+        assert time.monotonic() - began < 3
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    forget(health.ask_broker)
+    assert ready(client)[2]["broker"]
 
 
 @pytest.mark.usefixtures("committed")

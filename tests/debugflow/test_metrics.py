@@ -101,6 +101,15 @@ def test_signing_in_is_neither_needed_nor_enough(client: Client, world: World):
 
 
 @pytest.mark.usefixtures("committed")
+def test_nobody_on_the_way_keeps_a_scrape_or_a_refusal(client: Client, settings: Any):
+    answers = [asked(client), asked(client, "")]
+    settings.METRICS_TOKEN = ""
+    answers.append(asked(client))
+    assert [answer.status_code for answer in answers] == [200, 401, 403]
+    assert {answer["Cache-Control"] for answer in answers} == {"no-store"}
+
+
+@pytest.mark.usefixtures("committed")
 def test_a_database_that_never_answers_is_a_failed_scrape(client: Client):
     with black_hole() as hole, database_at(hole):
         began = time.monotonic()

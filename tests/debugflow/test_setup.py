@@ -190,7 +190,7 @@ def without_words(sql: str) -> str:
 def test_without_a_target_it_makes_the_admin_only(empty: Any):
     said = setup("--no-input", *ADMIN)
     assert "user ada: made" in said
-    assert "Start workers: 0 are alive" in said
+    assert "No sweeper is alive: no access is opened" in said
     assert not Group.objects.exists()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from approvals import restoring
-from approvals.errors import WrongState
+from approvals.errors import Invalid, WrongState
 
 
 class Command(BaseCommand):
@@ -26,10 +26,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, margin: int, **_: Any) -> None:
-        """Raises CommandError while a sweeper works with the database."""
+        """Raises CommandError for a useless margin, and while a sweeper works with the database."""
         try:
             settled = restoring.settle(margin=margin)
-        except WrongState as error:
+        except (Invalid, WrongState) as error:
             raise CommandError(error.message) from None
         self.stdout.write(
             f"Numberings moved on by {margin}: {settled.sequences}. "

@@ -116,10 +116,7 @@ def take_up(
     """
     grant = request["grant"]
     opened = wait_until_active(holder, grant)
-    shown = holder.post(f"grants/{grant}/reveal/")
-    credential = Credential(shown["connection"], shown["password"])
-    session = Session(credential, query=query)
-    session.db.execute("SELECT 1")
+    credential, session = _sign_in(holder, grant, query)
     usable_at = time.time()
     [(oid,)] = production.ask("SELECT oid FROM pg_roles WHERE rolname = %(n)s", n=opened["account"])
     return Access(
@@ -134,6 +131,15 @@ def take_up(
         credential=credential,
         session=session.start(),
     )
+
+
+def _sign_in(holder: Person, grant: int, query: LiteralString) -> tuple[Credential, Session]:
+    """With the password, which is shown this once; the first query has been answered then."""
+    shown = holder.post(f"grants/{grant}/reveal/")
+    credential = Credential(shown["connection"], shown["password"])
+    session = Session(credential, query=query)
+    session.db.execute("SELECT 1")
+    return credential, session
 
 
 def moment(text: str) -> float:

@@ -32,34 +32,22 @@ class Command(BaseCommand):
             help="before a backup is loaded, which brings the rights on its tables with it",
         )
 
-    def handle(
-        self,
-        *,
-        database: str,
-        owner: str,
-        migrator: str,
-        app: str,
-        for_restore: bool = False,
-        **_: object,
-    ) -> None:
+    def handle(self, *, for_restore: bool = False, **options: str) -> None:
         """Raises CommandError when the application's role is a member of another."""
+        names = {name: options[name] for name in ("database", "owner", "migrator", "app")}
         passwords = {
-            app: env.text("DEBUGFLOW_APP_PASSWORD"),
-            migrator: env.text("DEBUGFLOW_MIGRATOR_PASSWORD"),
+            names["app"]: env.text("DEBUGFLOW_APP_PASSWORD"),
+            names["migrator"]: env.text("DEBUGFLOW_MIGRATOR_PASSWORD"),
         }
         try:
-            create_roles(
-                env.with_password(
-                    env.text("SUPERUSER_DATABASE_URL"), env.text("SUPERUSER_DATABASE_PASSWORD", "")
-                ),
-                database=database,
-                owner=owner,
-                migrator=migrator,
-                app=app,
-                passwords=passwords,
-                for_restore=for_restore,
-            )
+            create_roles(_superuser_url(), passwords=passwords, for_restore=for_restore, **names)
         except EmbeddedError as error:
             raise CommandError(str(error)) from error
         what = "pg_restore" if for_restore else "migrate"
-        self.stdout.write(f"Database {database}, owned by {owner}, is ready for {what}.")
+        told = f"Database {names['database']}, owned by {names['owner']}, is ready for {what}."
+        self.stdout.write(told)
+
+
+def _superuser_url() -> str:
+    url = env.text("SUPERUSER_DATABASE_URL")
+    return env.with_password(url, env.text("SUPERUSER_DATABASE_PASSWORD", ""))

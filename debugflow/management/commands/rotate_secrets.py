@@ -38,7 +38,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{rotated} encrypted anew, {current} were so already.")
         if unreadable := [name for batch in batches for name in batch.unreadable]:
             raise CommandError(_explained(unreadable))
-        self.stdout.write(f"{AGAIN}" if rotated else DONE)
+        self.stdout.write(AGAIN if rotated else DONE)
 
 
 def _explained(unreadable: list[str]) -> str:

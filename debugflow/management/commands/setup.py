@@ -24,6 +24,7 @@ from debugflow import env, first_setup
 from debugflow.accounts.models import User
 from debugflow.answers import DEFAULTS, Answers
 from debugflow.startup import refuse_unsafe
+from debugflow.wording import HOW_TO_START_ONE, NO_SWEEPER
 
 AGAIN: Final = "What is done stays done: run this again once it is mended."
 
@@ -188,8 +189,8 @@ class Command(BaseCommand):
             askers, approvers = (self.answers.text(n, "") for n in ("askers", "approvers"))
             steps.append(f"Add people there, and put them into {askers} or {approvers}.")
             steps.append(f"One of {askers} asks for {level}; nobody approves their own request.")
-        if (alive := heartbeats.sweeping().count()) < 2:
-            steps.append(f"Start workers: {alive} are alive, two or more end access on time.")
+        if not heartbeats.sweeping().exists():
+            steps.append(f"{NO_SWEEPER} {HOW_TO_START_ONE}")
         self.stdout.write("\nNext:")
         for number, step in enumerate(steps, 1):
             self.stdout.write(f"{number}. {step}")

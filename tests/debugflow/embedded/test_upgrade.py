@@ -1,5 +1,8 @@
 """Data of an older PostgreSQL, and of an older debugflow: told apart, kept, and moved over."""
 
+import signal
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from django.core.management import CommandError, call_command
 
 from debugflow.embedded.postgres import EmbeddedPostgres, binaries, data_major
 from debugflow.embedded.runtime import DATABASE
-from debugflow.embedded.state import DirectoryLock, EmbeddedError, run_as
+from debugflow.embedded.state import CHECKOUT, DirectoryLock, EmbeddedError, run_as
 from debugflow.embedded.upgrade import keep_before_migrating, upgrade
 from tests.approvals.provisioning import debian
 from tests.conftest import TEMPLATE
@@ -79,6 +82,55 @@ def test_it_is_moved_over_whole_and_the_old_is_kept(
             assert superuser.info.server_version // 10000 == 18
     assert upgrade(cluster, programs=old) is None
     assert {path for path in cluster.iterdir() if path.is_dir()} == {cluster / "data", kept}
+
+
+# In a process of its own, which is killed in the place of its last rename.
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from debugflow.embedded import upgrade
+
+left, rename = int(sys.argv[3]), Path.rename
+
+def dying(source, to):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return rename(source, to)
+
+Path.rename = dying
+upgrade.upgrade(Path(sys.argv[1]), programs=Path(sys.argv[2]))
+"""
+
+
+def killed_before_rename(number: int, cluster: Path, programs: Path) -> None:
+    argv = [sys.executable, "-c", DYING, str(cluster), str(programs), str(number)]
+    ended = subprocess.run(argv, check=False, cwd=CHECKOUT, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def test_killed_at_any_instant_the_next_start_goes_on_with_what_is_whole(before: Path, old: Path):
+    killed_before_rename(1, before, old)  # the copy is whole, and the old data still in its place
+    assert data_major(before / "data") == "15"
+    killed_before_rename(2, before, old)  # the old data is out of the way, the new not there yet
+    assert not (before / "data").exists()
+    [kept] = before.glob("data-*")
+    with EmbeddedPostgres(before, settings=FAST) as server:
+        assert rows(server) == (1000, 500500)
+    assert {path for path in before.iterdir() if path.is_dir()} == {before / "data", kept}
+
+
+def test_an_upgrade_goes_on_where_one_was_killed(place: Path):
+    cluster = place / "cluster"
+    with EmbeddedPostgres(cluster, settings=FAST) as server:
+        pass
+    (cluster / "data").rename(server.upgraded)
+    for name in ("data-16-20300101T000000Z", "data-15-20310101T000000Z"):
+        (cluster / name).mkdir()
+    assert upgrade(cluster, programs=binaries()) == cluster / "data-15-20310101T000000Z"
+    assert data_major(cluster / "data") == "18"
+    assert not server.upgraded.exists()
 
 
 def test_nothing_is_moved_while_something_runs_there(place: Path, monkeypatch: pytest.MonkeyPatch):
