@@ -7,16 +7,17 @@ have abandoned it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from approvals import attempts, grants, leases, tallies, targets
+from approvals import attempts, grants, leases, tallies
+from approvals.batches import Job, Work, carry_out, claimed, never
 from approvals.errors import ProvisionError
+from approvals.grants import Ending
 from approvals.models import Grant, Step, StepKind
 from approvals.provisioning.base import Account, Cleaned, Provisioner
 from approvals.states import EndReason, GrantState
@@ -27,19 +28,8 @@ from audit.log import SYSTEM
 FIRST_RETRY = 0.5  # seconds; doubled with each attempt
 # With `leases.LEAD` on top: within 5 and 60 s, as law 6 has it.
 LAST_RETRY = {StepKind.CUT: 4.0, StepKind.CLEAN: 59.0}
+NOT_CUT = "not_cut"  # a clean-up found somebody in or let in: the cut is due again
 ABANDONED_RETRY = 3600.0  # seconds, whatever is left to be done: law 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One claimed attempt at cutting or cleaning up."""
-
-    grant: Grant
-    step: Step
-    kind: StepKind
-    lease: str
-    target_id: int
-    until: float  # on the monotonic clock: when the lease runs out
 
 
 def overdue() -> Q:
@@ -90,91 +80,35 @@ def claim(
             return []
         now = clock.now()
         begun = leases.whole(picked)
-        for grant in begun:
-            if grant.state != GrantState.REVOKING:
-                _intend(grant, now)
+        late = [grant for grant in begun if grant.state != GrantState.REVOKING]
+        grants.finish_all([(grant, _why(grant)) for grant in late], by=SYSTEM, now=now)
         steps = leases.take(begun, kind, worker=worker, now=now)
-    until = time.monotonic() + leases.LEASE[kind]
-    return [
-        Job(
-            grant=grant,
-            step=step,
-            kind=kind,
-            lease=grant.lease,
-            target_id=grant.target_id,
-            until=until,
-        )
-        for grant, step in zip(begun, steps, strict=True)
-    ]
+    return claimed(begun, steps, kind)
 
 
-def _intend(grant: Grant, now: datetime) -> None:
-    """Write down the end of a grant that is `overdue`, with its reason."""
+def _why(grant: Grant) -> Ending:
+    """The reason why one ends that is `overdue`."""
     if not (grant.beneficiary.is_active and grant.request.requester.is_active):
         note = "Whoever asked, or for whom, was deactivated."
-        grants.finish(grant, EndReason.REVOKED, by=SYSTEM, now=now, code="deactivated", note=note)
-    elif grant.state == GrantState.PROVISIONING:
-        note = "It could not be opened in time."
-        grants.finish(grant, EndReason.FAILED, by=SYSTEM, now=now, code="open_budget", note=note)
-    else:
-        grants.finish(grant, EndReason.EXPIRED, by=SYSTEM, now=now)
+        return Ending(EndReason.REVOKED, note, "deactivated")
+    if grant.state == GrantState.PROVISIONING:
+        return Ending(EndReason.FAILED, "It could not be opened in time.", "open_budget")
+    return Ending(EndReason.EXPIRED)
 
 
-def _never() -> bool:
-    return False
+def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = never) -> bool:
+    """Carry out attempts at one target, as `batches.carry_out` tells; whether all succeeded."""
+    return carry_out(jobs, Work(together=_together, single=run, failed=_failed), stopping=stopping)
 
 
-def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bool:
-    """Carry out attempts at grants of one target over the same connections; whether all succeeded.
-
-    After one that failed or took long the rest are handed back, to be claimed again one by one:
-    they must not wait for what may be its holder's doing. So are those not begun when `stopping`
-    says that this process is to end: another takes them at once, and not after their lease.
-    """
-    try:
-        provisioner = targets.provisioner(jobs[0].grant.target)
-    except Exception as error:  # noqa: BLE001 - as in `run`
-        for job in jobs:
-            _failed(job, error)
-        return False
-    with provisioner.kept_open():
-        try:
-            left = _together(jobs, provisioner)
-        except Exception as error:  # noqa: BLE001 - as in `run`
-            _failed(jobs[0], error)
-            _hand_back(jobs[1:])
-            return False
-        return _one_by_one(left, provisioner, stopping)
-
-
-def _together(jobs: Sequence[Job], provisioner: Provisioner) -> Sequence[Job]:
-    """Do many at once, as far as that goes; return the jobs that are left to be done singly."""
-    if len(jobs) < 2:
-        return jobs
+def _together(jobs: Sequence[Job], provisioner: Provisioner) -> Collection[int]:
+    """Do many at once, as far as that goes; return the grants that are done."""
     cutting = jobs[0].kind == StepKind.CUT
     at_once, say = (provisioner.cut_many, _cut) if cutting else (provisioner.clean_many, _ended)
     done = at_once(accounts_of([job.grant for job in jobs]))
     if done:
         say([job for job in jobs if job.grant.pk in done])
-    return [job for job in jobs if job.grant.pk not in done]
-
-
-def _one_by_one(
-    jobs: Sequence[Job], provisioner: Provisioner, stopping: Callable[[], bool]
-) -> bool:
-    for number, job in enumerate(jobs):
-        if stopping():
-            _hand_back(jobs[number:])
-            return True
-        if time.monotonic() >= job.until or not run(job, provisioner):
-            _hand_back(jobs[number + 1 :])
-            return False
-    return True
-
-
-def _hand_back(jobs: Sequence[Job]) -> None:
-    if jobs:
-        leases.hand_back({job.grant.pk: job.lease for job in jobs}, jobs[0].kind)
+    return done
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:
@@ -251,7 +185,8 @@ def _clean(job: Job, provisioner: Provisioner, account: Account) -> None:
     seen = provisioner.observe(account)
     if not seen.gone:
         left = ", ".join(seen.leftovers) or "a session or sign-in"
-        raise ProvisionError(f"Read back after cleaning up: still there: {left}.", code="left")
+        code = NOT_CUT if seen.sessions or seen.can_sign_in else "left"
+        raise ProvisionError(f"Read back after cleaning up: still there: {left}.", code=code)
     _ended([job])
 
 
@@ -265,22 +200,22 @@ def _report(grant: Grant, cleaned: Cleaned | None) -> None:
 
 def _ended(jobs: Sequence[Job]) -> None:
     """Write down that nothing is left, of those still held under the lease of their job."""
-    leased = {job.grant.pk: job.lease for job in jobs}
-    rows = Grant.objects.filter(pk__in=leased, state=GrantState.REVOKING)
     with transaction.atomic(), log.batch():
-        held = rows.select_for_update().order_by("pk").values_list("pk", "lease")
-        ours = {pk for pk, lease in held if lease == leased[pk]}
+        leased = {job.grant.pk: job.lease for job in jobs}
+        held = leases.held(leased, GrantState.REVOKING)
         now = clock.now()
-        done = [job.grant for job in jobs if job.grant.pk in ours]
-        steps = Step.objects.filter(grant__in=ours, kind=StepKind.CLEAN)
+        done = [job.grant for job in jobs if job.grant.pk in held]
+        steps = Step.objects.filter(grant__in=held, kind=StepKind.CLEAN)
         steps.update(finished_at=now, last_error="")
-        written = {"ended_at": now, "last_error": "", "stuck_since": None}
+        for grant in done:
+            grant.ended_at, grant.last_error, grant.stuck_since = now, "", None
+            leases.let_go(grant, next_try_at=None)
         move_all(
             done,
             GrantState.ENDED,
             by=SYSTEM,
             at=now,
-            written=written | leases.free_at(None),
+            changed=("ended_at", "last_error", "stuck_since", *leases.LET_GO),
             told=lambda grant: {"reason": grant.end_reason, "account": grant.account},
         )
     for number in range(len(jobs)):
@@ -302,13 +237,15 @@ def _failed(job: Job, error: Exception) -> None:
         attempts.record(grant, job.step, failed, now=now)
         grant.attempts += 1
         grant.stuck_since = grant.stuck_since or now
-        grant.save(update_fields=["last_error", "attempts", "stuck_since"])
+        if failed.code == NOT_CUT:
+            grant.cut_at = None
+        grant.save(update_fields=["last_error", "attempts", "stuck_since", "cut_at"])
         if ours:
             leases.drop(grant, next_try_at=now + _backoff(job, grant, failed.code))
 
 
 def _backoff(job: Job, grant: Grant, code: str) -> timedelta:
-    if code == "clean_unfinished":  # it got somewhere, and only needs more time
+    if code in ("clean_unfinished", NOT_CUT):  # it only needs more time, or cannot wait
         return timedelta(seconds=FIRST_RETRY)
     if grant.is_abandoned:
         return timedelta(seconds=ABANDONED_RETRY)

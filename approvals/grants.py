@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from approvals.errors import Invalid, WrongState
 from approvals.models import Decision, Grant, Vote
 from approvals.policy import Refusal
 from approvals.states import ABANDONED, EndReason, GrantState
-from approvals.transition import actor, move, verb
+from approvals.transition import actor, move_all, verb
 from audit import clock, log
 from audit.log import Subject
 
@@ -150,6 +151,15 @@ def _locked(grant_id: int) -> Grant:
         raise WrongState("This grant does not exist.", code="gone") from None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Why a grant ends. `code` is for programs, `note` for people."""
+
+    reason: EndReason
+    note: str = ""
+    code: str = ""
+
+
 def finish(
     grant: Grant, reason: EndReason, *, by: object, now: datetime, note: str = "", code: str = ""
 ) -> None:
@@ -159,16 +169,38 @@ def finish(
     been read back. Whoever was working on it has lost the lease. The caller rings, if nobody at
     hand goes on with it.
     """
-    grant.end_reason, grant.end_note, grant.end_code = reason, note, code
-    grant.lease, grant.lease_until, grant.next_try_at, grant.attempts = "", None, now, 0
-    fields = ["end_reason", "end_note", "end_code", "lease", "lease_until", "next_try_at"]
-    if grant.state == GrantState.SCHEDULED:
+    finish_all([(grant, Ending(reason, note, code))], by=by, now=now)
+
+
+def finish_all(endings: Sequence[tuple[Grant, Ending]], *, by: object, now: datetime) -> None:
+    """`finish` for many, each for its own reason."""
+    for grant, why in endings:
+        grant.end_reason, grant.end_note, grant.end_code = why.reason, why.note, why.code
+        grant.lease, grant.lease_until, grant.next_try_at, grant.attempts = "", None, now, 0
+    unbegun = [grant for grant, _ in endings if grant.state == GrantState.SCHEDULED]
+    begun = [grant for grant, _ in endings if grant.state != GrantState.SCHEDULED]
+    for grant in unbegun:
         grant.ended_at = now
-        to, fields = GrantState.ENDED, [*fields, "ended_at"]
-    else:
+    for grant in begun:
         grant.revoking_at, grant.secret = now, ""
-        to, fields = GrantState.REVOKING, [*fields, "attempts", "revoking_at", "secret"]
-    move(grant, to, by=by, at=now, changed=tuple(fields), reason=str(reason), note=note, code=code)
+    _end(unbegun, GrantState.ENDED, "ended_at", by=by, now=now)
+    _end(begun, GrantState.REVOKING, "attempts", "revoking_at", "secret", by=by, now=now)
+
+
+def _end(grants: Sequence[Grant], to: GrantState, *changed: str, by: object, now: datetime) -> None:
+    why = ("end_reason", "end_note", "end_code", "lease", "lease_until", "next_try_at")
+    move_all(
+        grants,
+        to,
+        by=by,
+        at=now,
+        changed=(*why, *changed),
+        told=lambda one: {
+            "reason": str(one.end_reason),
+            "note": one.end_note,
+            "code": one.end_code,
+        },
+    )
 
 
 def permitted_actions(grant: Grant, person: Person, now: datetime) -> dict[str, Refusal | None]:

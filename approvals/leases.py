@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
 from approvals.models import Grant, Step, StepKind
+from approvals.models.rows import save_all
 from approvals.presence import presence
 from approvals.states import GrantState
 from audit import clock
@@ -113,13 +114,11 @@ def _without_lead(due: QuerySet[Grant], room: Room) -> QuerySet[Grant]:
     )
 
 
-def whole(picked: Iterable[Grant]) -> list[Grant]:
-    """The picked grants with all that belongs to them, in that order."""
-    rows = Grant.objects.select_related(
-        "beneficiary", "level", "target", "request__requester"
-    ).select_related("request__beneficiary", "request__policy_version__policy")
+def whole(picked: Iterable[Grant], *more: str) -> list[Grant]:
+    """The picked grants with what belongs to them, and with `more` of it, in that order."""
+    related = ("beneficiary", "level", "target", "request__requester", *more)
     keys = [grant.pk for grant in picked]
-    found = rows.in_bulk(keys)
+    found = Grant.objects.select_related(*related).in_bulk(keys)
     return [found[pk] for pk in keys]
 
 
@@ -137,11 +136,10 @@ def take(grants: Sequence[Grant], kind: StepKind, *, worker: str, now: datetime)
     for grant in grants:
         grant.lease = presence.mark + secrets.token_hex(12)
         grant.lease_until = now + timedelta(seconds=LEASE[kind])
-    Grant.objects.bulk_update(grants, ["lease", "lease_until"])
+    save_all(grants, ["lease", "lease_until"])
     keys = [grant.pk for grant in grants]
-    with connection.cursor() as cursor:
-        cursor.execute(_ATTEMPT, [str(kind), worker[:WORKER_MAX], now, keys])
-    steps = {step.grant_id: step for step in Step.objects.filter(grant__in=keys, kind=kind)}
+    made = Step.objects.raw(_ATTEMPT, [str(kind), worker[:WORKER_MAX], now, keys])
+    steps = {step.grant_id: step for step in made}
     return [steps[pk] for pk in keys]
 
 
@@ -152,7 +150,19 @@ _ATTEMPT = """
     SELECT pk, %s, %s, %s, 1, '[]', '' FROM unnest(%s::bigint[]) pk
     ON CONFLICT (grant_id, kind) DO UPDATE
         SET attempts = step.attempts + 1, worker = excluded.worker
+    RETURNING *
 """
+
+
+def held(leased: Mapping[int, str], state: GrantState) -> dict[int, Grant]:
+    """Lock those of the grants that are in this state under the lease named, the others not.
+
+    Call it inside a transaction. What may have changed since they were claimed is read anew: with
+    `only`, the rest is not.
+    """
+    rows = Grant.objects.filter(pk__in=leased, state=state).select_for_update().order_by("pk")
+    found = rows.only("lease", "expires_at", "open_before")
+    return {grant.pk: grant for grant in found if grant.lease == leased[grant.pk]}
 
 
 def hand_back(held: Mapping[int, str], kind: StepKind) -> None:
@@ -172,7 +182,16 @@ def free_at(next_try_at: Any) -> dict[str, Any]:
     return {"lease": "", "lease_until": None, "next_try_at": next_try_at}
 
 
-def drop(grant: Grant, *changed: str, next_try_at: datetime | None) -> None:
-    """Let go of the (locked) grant, saving the fields named in `changed` with it."""
+LET_GO = ("lease", "lease_until", "next_try_at")
+"""The fields that `let_go` sets."""
+
+
+def let_go(grant: Grant, *, next_try_at: datetime | None) -> None:
+    """Have nobody work on it any more, until it is tried again. The caller saves it."""
     grant.lease, grant.lease_until, grant.next_try_at = "", None, next_try_at
-    grant.save(update_fields=["lease", "lease_until", "next_try_at", *changed])
+
+
+def drop(grant: Grant, *, next_try_at: datetime | None) -> None:
+    """Let go of the (locked) grant, and save that."""
+    let_go(grant, next_try_at=next_try_at)
+    grant.save(update_fields=LET_GO)

@@ -8,22 +8,24 @@ state and lease here as its last act before COMMIT (`Fence.hold`), and a closing
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
+from psycopg.types.json import Jsonb
 
-from approvals import attempts, grants, installation, leases, queue, scope, tallies, targets
+from approvals import attempts, grants, installation, leases, queue, scope, tallies
+from approvals.batches import Job, Work, carry_out, claimed, never
 from approvals.errors import Fenced
-from approvals.models import Grant, Step, StepKind
+from approvals.grants import Ending
+from approvals.models import Grant, StepKind
+from approvals.models.rows import save_all
 from approvals.provisioning.base import Opened, OpenOrder, Provisioner
 from approvals.states import EndReason, GrantState
-from approvals.transition import move
+from approvals.transition import move_all
 from audit import clock, log
 from audit.log import SYSTEM
 
@@ -32,17 +34,6 @@ logger = structlog.get_logger(__name__)
 OPEN_BUDGET = 60  # seconds from the intent within which opening is retried
 FIRST_RETRY = 0.5  # seconds; doubled with each attempt
 LAST_RETRY = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One claimed attempt at opening."""
-
-    grant: Grant
-    step: Step
-    lease: str
-    target_id: int
-    until: float  # on the monotonic clock: when the lease runs out
 
 
 def due() -> QuerySet[Grant]:
@@ -73,15 +64,10 @@ def claim(
             return []  # restored: it may have been opened, used and taken away since the backup
         grounded = _on_held_ground(picked)
         now = clock.now()
-        begun = [grant for grant in grounded if not _stopped(grant, now)]
-        for grant in begun:
-            _intend(grant, worker=worker, now=now)
+        begun = _sound(grounded, now)
+        _intend([one for one in begun if one.state == GrantState.SCHEDULED], worker, now)
         steps = leases.take(begun, StepKind.OPEN, worker=worker, now=now)
-    until = time.monotonic() + leases.LEASE[StepKind.OPEN]
-    return [
-        Job(grant=grant, step=step, lease=grant.lease, target_id=grant.target_id, until=until)
-        for grant, step in zip(begun, steps, strict=True)
-    ]
+    return claimed(begun, steps, StepKind.OPEN)
 
 
 def _on_held_ground(picked: list[Grant]) -> list[Grant]:
@@ -96,51 +82,51 @@ def _on_held_ground(picked: list[Grant]) -> list[Grant]:
             [sorted({grant.target_id for grant in picked})],
         )
         held = {pk for (pk,) in cursor.fetchall()}
-    return leases.whole(grant for grant in picked if grant.target_id in held)
+    grounded = (grant for grant in picked if grant.target_id in held)
+    return leases.whole(grounded, "request__policy_version")
 
 
-def _stopped(grant: Grant, now: datetime) -> bool:
-    """End the grant if it must not open (any more), and say whether it was so."""
-    if (why := _obstacle(grant, now)) is None:
-        return False
-    reason, code, note = why
-    grants.finish(grant, reason, by=SYSTEM, now=now, code=code, note=note)
-    return True
+def _sound(grants_: Sequence[Grant], now: datetime) -> list[Grant]:
+    """Those that may open; the others end."""
+    found = [(grant, _obstacle(grant, now)) for grant in grants_]
+    grants.finish_all([(grant, why) for grant, why in found if why], by=SYSTEM, now=now)
+    return [grant for grant, why in found if why is None]
 
 
-def _obstacle(grant: Grant, now: datetime) -> tuple[EndReason, str, str] | None:
+def _obstacle(grant: Grant, now: datetime) -> Ending | None:
     request = grant.request
     if not (grant.beneficiary.is_active and request.requester.is_active):
-        return EndReason.REVOKED, "deactivated", "Whoever asked, or for whom, was deactivated."
+        note = "Whoever asked, or for whom, was deactivated."
+        return Ending(EndReason.REVOKED, note, "deactivated")
     if not (grant.target.enabled and grant.level.enabled):
-        return EndReason.FAILED, "switched_off", "The target or level was switched off."
+        return Ending(EndReason.FAILED, "The target or level was switched off.", "switched_off")
     if grant.state == GrantState.SCHEDULED and grant.activate_before <= now:
-        return EndReason.UNUSED, "activation_ttl", "It could not be opened in time."
+        return Ending(EndReason.UNUSED, "It could not be opened in time.", "activation_ttl")
     request.level, request.target = grant.level, grant.target
+    if request.beneficiary_id == grant.beneficiary_id:
+        request.beneficiary = grant.beneficiary  # read already
     request.level.target = grant.target
     fresh = scope.of(request)
     if {scope.digest(fresh), scope.digest(grant.scope)} != {grant.scope_hash}:
         changed = ", ".join(scope.differences(grant.scope, fresh)) or "the stored scope"
         note = f"Changed since it was approved: {changed}."
-        return EndReason.FAILED, "scope_changed", note[: grants.NOTE_MAX]
+        return Ending(EndReason.FAILED, note[: grants.NOTE_MAX], "scope_changed")
     return None
 
 
-def _intend(grant: Grant, *, worker: str, now: datetime) -> None:
-    """Write down, before the target is touched, when it will end at the latest."""
-    if grant.state != GrantState.SCHEDULED:
-        return
-    grant.open_before = now + timedelta(seconds=OPEN_BUDGET)
-    grant.expires_at = grant.open_before + timedelta(seconds=grant.scope["duration"])
-    grant.secret = grants.seal(grant, secrets.token_urlsafe(24))
-    move(
-        grant,
+def _intend(begun: Sequence[Grant], worker: str, now: datetime) -> None:
+    """Write down, before the target is touched, when they will end at the latest."""
+    for grant in begun:
+        grant.open_before = now + timedelta(seconds=OPEN_BUDGET)
+        grant.expires_at = grant.open_before + timedelta(seconds=grant.scope["duration"])
+        grant.secret = grants.seal(grant, secrets.token_urlsafe(24))
+    move_all(
+        begun,
         GrantState.PROVISIONING,
         by=SYSTEM,
         at=now,
         changed=("open_before", "expires_at", "secret"),
-        expires_at=grant.expires_at,
-        worker=worker,
+        told=lambda grant: {"expires_at": grant.expires_at, "worker": worker},
     )
 
 
@@ -155,105 +141,156 @@ class LeaseFence:
 
     def hold(self, undo: Mapping[str, Any]) -> None:
         """Store what the attempt is about to leave on the target, if it still may leave it."""
-        with transaction.atomic():
-            grant = _held(self.job)
-            if grant.open_before is None or grant.open_before <= clock.now():
-                raise Fenced
-            step = Step.objects.get(pk=self.job.step.pk)
-            step.traces = [*step.traces, dict(undo)]
-            step.save(update_fields=["traces"])
+        _hold([(self.job, undo)])
 
 
-def _never() -> bool:
-    return False
+class LeasesFence:
+    """`provisioning.base.JointFence` for attempts that are made together."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = {job.grant.pk: job for job in jobs}
+
+    def now(self) -> datetime:
+        return clock.now()
+
+    def hold_many(self, undos: Mapping[int, Mapping[str, Any]]) -> None:
+        """Do what `LeaseFence.hold` does for these: if one was overtaken, for none."""
+        _hold([(self.jobs[pk], undo) for pk, undo in undos.items()])
 
 
-def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = _never) -> bool:
-    """Carry out attempts at one target over the same connections; whether all succeeded.
+def _hold(left: Sequence[tuple[Job, Mapping[str, Any]]]) -> None:
+    with transaction.atomic():
+        held = _held([job for job, _ in left])
+        now = clock.now()
+        if any(not _may_commit(held.get(job.grant.pk), now) for job, _ in left):
+            raise Fenced
+        with connection.cursor() as cursor:
+            traces = [Jsonb([dict(undo)]) for _, undo in left]
+            cursor.execute(_LEAVE, [[job.step.pk for job, _ in left], traces])
+    for job, undo in left:
+        job.step.traces = [*job.step.traces, dict(undo)]
 
-    After one that failed or took long the rest are handed back, to be claimed again one by one; so
-    are those not begun when `stopping` says that this process is to end.
-    """
+
+_LEAVE = """
+    UPDATE approvals_step AS step SET traces = step.traces || v.traces
+    FROM unnest(%s::bigint[], %s::jsonb[]) AS v(id, traces) WHERE step.id = v.id
+"""
+
+
+def _held(jobs: Sequence[Job]) -> dict[int, Grant]:
+    """Lock those that still are opening under the lease of their job; what may have changed since
+    then is read anew."""
+    return leases.held({job.grant.pk: job.lease for job in jobs}, GrantState.PROVISIONING)
+
+
+def _may_commit(grant: Grant | None, now: datetime) -> bool:
+    return grant is not None and grant.open_before is not None and grant.open_before > now
+
+
+def run_all(jobs: Sequence[Job], *, stopping: Callable[[], bool] = never) -> bool:
+    """Carry out attempts at one target, as `batches.carry_out` tells; whether all succeeded."""
+    return carry_out(jobs, Work(together=_together, single=run, failed=_failed), stopping=stopping)
+
+
+def _together(jobs: Sequence[Job], provisioner: Provisioner) -> Collection[int]:
+    """Open many at once. Whatever goes wrong with that, the single ones tell with which it does."""
     try:
-        provisioner = targets.provisioner(jobs[0].grant.target)
-    except Exception as error:  # noqa: BLE001 - as in `run`
-        for job in jobs:
-            _failed(job, error)
-        return False
-    with provisioner.kept_open():
-        for number, job in enumerate(jobs):
-            if stopping():
-                _hand_back(jobs[number:])
-                return True
-            if time.monotonic() >= job.until or not run(job, provisioner):
-                _hand_back(jobs[number + 1 :])
-                return False
-    return True
-
-
-def _hand_back(jobs: Sequence[Job]) -> None:
-    leases.hand_back({job.grant.pk: job.lease for job in jobs}, StepKind.OPEN)
+        opened = provisioner.open_many(_orders(jobs), LeasesFence(jobs))
+    except Fenced:
+        return ()
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.info("opening together failed", code=attempts.failure(error).code)
+        return ()
+    _activate([job for job in jobs if job.grant.pk in opened], opened)
+    return opened.keys()
 
 
 def run(job: Job, provisioner: Provisioner) -> bool:
     """Make the account and activate the grant; False if that failed, whatever it was."""
     try:
         opened = _open(job, provisioner)
-        _activate(job, opened)
+        _activate([job], {job.grant.pk: opened})
     except Fenced:
-        tallies.step(StepKind.OPEN, "fenced")
-        logger.info("an opening was overtaken and rolled back", grant=job.grant.pk)
+        _overtaken(job)
     except Exception as error:  # noqa: BLE001 - a defect must neither hide nor stop the others
         _failed(job, error)
         return False
     return True
 
 
+def _overtaken(job: Job) -> None:
+    tallies.step(StepKind.OPEN, "fenced")
+    logger.info("an opening was overtaken and rolled back", grant=job.grant.pk)
+
+
 def _open(job: Job, provisioner: Provisioner) -> Opened:
-    grant = job.grant
-    order = OpenOrder(
+    [order] = _orders([job])
+    return provisioner.open(order, LeaseFence(job))
+
+
+def _orders(jobs: Sequence[Job]) -> list[OpenOrder]:
+    stamp = installation.stamp()
+    return [_order(job.grant, job.step.traces, stamp) for job in jobs]
+
+
+def _order(grant: Grant, known: Sequence[Mapping[str, Any]], stamp: str) -> OpenOrder:
+    return OpenOrder(
         grant_id=grant.pk,
         account=grant.account,
         rights=grant.scope["level"]["rights"],
         summary=grant.scope["level"]["summary"],
         password=grants.unsealed(grant),
         duration=grant.scope["duration"],
-        known=job.step.traces,
-        stamp=installation.stamp(),
+        known=known,
+        stamp=stamp,
     )
-    return provisioner.open(order, LeaseFence(job))
 
 
-def _held(job: Job) -> Grant:
-    grant = Grant.objects.locked_like(job.grant)
-    if grant.state != GrantState.PROVISIONING or grant.lease != job.lease:
-        raise Fenced
-    return grant
-
-
-def _activate(job: Job, opened: Opened) -> None:
-    """Say that it is usable. Its end becomes what the target was given, never later."""
+def _activate(jobs: Sequence[Job], opened: Mapping[int, Opened]) -> None:
+    """Say of those still held that they are usable. The end of one becomes what the target was
+    given, never later."""
     with transaction.atomic(), log.batch():
-        grant = _held(job)
+        held = _held(jobs)
         now = clock.now()
-        grant.expires_at = min(grant.expires_at or opened.valid_until, opened.valid_until)
-        grant.activated_at, grant.last_error = now, ""
-        grant.connection = dict(opened.connection)
-        job.step.finished_at, job.step.last_error = now, ""
-        job.step.save(update_fields=["finished_at", "last_error"])
-        leases.drop(grant, next_try_at=None)
-        move(
-            grant,
+        ours = [job for job in jobs if job.grant.pk in held]
+        for job in ours:
+            job.grant.expires_at = held[job.grant.pk].expires_at
+            _make_usable(job, opened[job.grant.pk], now)
+        save_all([job.step for job in ours], ["finished_at", "last_error"])
+        move_all(
+            [job.grant for job in ours],
             GrantState.ACTIVE,
             by=SYSTEM,
             at=now,
-            changed=("expires_at", "activated_at", "connection", "last_error"),
-            expires_at=grant.expires_at,
-            account=grant.account,
-            attempts=job.step.attempts,
+            changed=("expires_at", "activated_at", "connection", "last_error", *leases.LET_GO),
+            told=_told(ours),
         )
+    for job in jobs:
+        _count(job) if job.grant.pk in held else _overtaken(job)
+
+
+def _make_usable(job: Job, opened: Opened, now: datetime) -> None:
+    grant = job.grant
+    grant.expires_at = min(grant.expires_at or opened.valid_until, opened.valid_until)
+    grant.activated_at, grant.last_error = now, ""
+    grant.connection = dict(opened.connection)
+    job.step.finished_at, job.step.last_error = now, ""
+    leases.let_go(grant, next_try_at=None)
+
+
+def _told(jobs: Sequence[Job]) -> Callable[[Grant], Mapping[str, Any]]:
+    tries = {job.grant.pk: job.step.attempts for job in jobs}
+    return lambda grant: {
+        "expires_at": grant.expires_at,
+        "account": grant.account,
+        "attempts": tries[grant.pk],
+    }
+
+
+def _count(job: Job) -> None:
     tallies.step(StepKind.OPEN, "ok")
-    tallies.took(tallies.OPENING, (now - grant.opens_at).total_seconds())
+    if (at := job.grant.activated_at) is not None:
+        tallies.took(tallies.OPENING, (at - job.grant.opens_at).total_seconds())
 
 
 def _failed(job: Job, error: Exception) -> None:
@@ -261,11 +298,9 @@ def _failed(job: Job, error: Exception) -> None:
     failed = attempts.failure(error)
     tallies.step(StepKind.OPEN, "failed")
     with transaction.atomic(), log.batch():
-        try:
-            grant = _held(job)
-        except Fenced:
+        if not _held([job]):
             return
-        now = clock.now()
+        grant, now = job.grant, clock.now()
         attempts.record(grant, job.step, failed, now=now)
         grant.save(update_fields=["last_error"])
         if failed.permanent:

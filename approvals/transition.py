@@ -16,6 +16,7 @@ from psycopg.errors import DeadlockDetected
 
 from approvals import states
 from approvals.errors import Invalid, NotAllowed, WrongState
+from approvals.models.rows import save_all
 from audit import log
 from audit.log import SYSTEM, Actor, Subject
 
@@ -53,7 +54,7 @@ def move(
     The caller holds the row's lock. Raises WrongState if the table knows no such step.
     """
     if not states.allowed(obj.state, to):
-        raise WrongState(f"It is {states_label(obj.state, type(to))} by now, so this is too late.")
+        raise WrongState(_too_late(obj, to))
     before, obj.state = obj.state, to
     obj.save(update_fields=["state", *changed])
     log.record(
@@ -67,26 +68,29 @@ def move_all(
     *,
     by: Any,
     at: datetime,
-    written: Mapping[str, Any],
+    changed: tuple[str, ...] = (),
     told: Callable[[S], Mapping[str, Any]],
 ) -> None:
-    """Put many into state `to`, with the same values `written` into each, in one statement.
+    """Put many into state `to` in one statement, saving the fields named in `changed` with it.
 
     The caller holds their locks. `told` is what the Event of one says besides. Raises WrongState,
     and moves none, if the table knows no such step for one of them.
     """
     for obj in objects:
         if not states.allowed(obj.state, to):
-            raise WrongState(f"It is {states_label(obj.state, type(to))} by now.")
-    if not objects:
-        return
-    type(objects[0])._default_manager.filter(pk__in=[obj.pk for obj in objects]).update(
-        state=to, **written
-    )
+            raise WrongState(_too_late(obj, to))
+    before = [str(obj.state) for obj in objects]
     for obj in objects:
-        before, obj.state = obj.state, to
-        action = f"{obj.audit_subject().type}.{to}"
-        log.record(action, actor=actor(by), subject=obj, at=at, before=str(before), **told(obj))
+        obj.state = to
+    save_all(objects, ["state", *changed])
+    for obj, was in zip(objects, before, strict=True):
+        subject = obj.audit_subject()
+        action = f"{subject.type}.{to}"
+        log.record(action, actor=actor(by), subject=subject, at=at, before=was, **told(obj))
+
+
+def _too_late(obj: Stateful, to: models.TextChoices) -> str:
+    return f"It is {states_label(obj.state, type(to))} by now, so this is too late."
 
 
 def states_label(state: str, machine: type[models.TextChoices]) -> str:

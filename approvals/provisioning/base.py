@@ -56,6 +56,18 @@ class Fence(Protocol):
         ...
 
 
+class JointFence(Protocol):
+    """The same for many at once."""
+
+    def now(self) -> datetime:
+        """Return the control database's time, with its zone."""
+        ...
+
+    def hold_many(self, undos: Mapping[int, Mapping[str, Any]]) -> None:
+        """Do what `Fence.hold` does for each of these grants in one transaction: all or none."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """An access that is usable. `connection` is what its holder needs to connect: no secret."""
@@ -213,6 +225,14 @@ class Provisioner(abc.ABC):
         `name_taken` (an account of that name is not ours), both permanent. `Fenced` passes
         through after the roll-back.
         """
+
+    def open_many(self, orders: Sequence[OpenOrder], fence: JointFence) -> Mapping[int, Opened]:
+        """Do for many grants what `open` does, all or none; return those that are usable, by grant.
+
+        The others, of which nothing was left, are for `open`, which tells what is wrong with each.
+        `Fenced` passes through after the roll-back, though only one of them was overtaken.
+        """
+        return {}
 
     @abc.abstractmethod
     def extend(self, account: Account, valid_until: datetime) -> None:

@@ -26,6 +26,7 @@ from .base import (
     Fence,
     Finding,
     Found,
+    JointFence,
     Known,
     Observation,
     Opened,
@@ -78,9 +79,9 @@ class MemorySession:
 
 @dataclass(eq=False)
 class MemoryOpener:
-    """An `open` under way. Once ended by a cut it can commit no more."""
+    """An `open` of one or many under way. Once ended by a cut it can commit no more."""
 
-    grant_id: int
+    grants: frozenset[int]
     ended: bool = False
 
     def commit(self) -> None:
@@ -125,6 +126,10 @@ class MemoryServer:
         The verb `commit` fails an `open` after its fence has held and before anything is kept.
         """
         self._faults.setdefault(verb, []).extend([error] * times)
+
+    def is_to_fail(self, verb: str) -> bool:
+        """Whether a fault is ordered for the next call."""
+        return bool(self._faults.get(verb))
 
     def enter(self, verb: str) -> None:
         """Note a call, and raise the fault that was ordered for it."""
@@ -185,15 +190,45 @@ class MemoryProvisioner(Provisioner):
             server.enter("open")
             self._check_scope(order)
             self._check_name(order)
-            opener = MemoryOpener(order.grant_id)
+            opener = MemoryOpener(frozenset({order.grant_id}))
             server.openers.append(opener)
         until = fence.now() + timedelta(seconds=order.duration)
         staged = self._staged(order, until)
-        fence.hold({"id": staged.id, "valid_until": until.isoformat()})
+        fence.hold(_undo(staged))
         with server.lock:
             server.enter("commit")
             opener.commit()
             server.accounts[order.account] = staged
+        return self._opened(order, until)
+
+    def open_many(self, orders: Sequence[OpenOrder], fence: JointFence) -> Mapping[int, Opened]:
+        """See `Provisioner.open_many`. What is ordered for `open` to fail is left to it."""
+        sound = [order for order in orders if self._is_sound(order)]
+        if not sound:
+            return {}
+        now = fence.now()
+        until = {one.grant_id: now + timedelta(seconds=one.duration) for one in sound}
+        opener = MemoryOpener(frozenset(until))
+        with self.server.lock:
+            self.server.enter("open_many")
+            self.server.openers.append(opener)
+        staged = {one.account: self._staged(one, until[one.grant_id]) for one in sound}
+        fence.hold_many({one.grant_id: _undo(staged[one.account]) for one in sound})
+        with self.server.lock:
+            self.server.enter("commit")
+            opener.commit()
+            self.server.accounts |= staged
+        return {one.grant_id: self._opened(one, until[one.grant_id]) for one in sound}
+
+    def _is_sound(self, order: OpenOrder) -> bool:
+        try:
+            self._check_scope(order)
+            self._check_name(order)
+        except ProvisionError:
+            return False
+        return not self.server.is_to_fail("open")
+
+    def _opened(self, order: OpenOrder, until: datetime) -> Opened:
         connection = {"server": self.config.name, "user": order.account}
         return Opened(valid_until=until, connection=connection)
 
@@ -236,7 +271,7 @@ class MemoryProvisioner(Provisioner):
         with self.server.lock:
             self.server.enter("cut")
             for opener in self.server.openers:
-                opener.ended = opener.ended or opener.grant_id == account.grant_id
+                opener.ended = opener.ended or account.grant_id in opener.grants
             if found := self._ours(account):
                 found.can_sign_in = False
             for session in self.server.live(_ids(account.traces)):
@@ -354,6 +389,10 @@ def _differences(account: MemoryAccount, known: Known) -> Iterator[str]:
         yield f"has the level {account.level}, not {level}"
     if account.valid_until > known.valid_until:
         yield "may sign in beyond its end"
+
+
+def _undo(staged: MemoryAccount) -> dict[str, Any]:
+    return {"id": staged.id, "valid_until": staged.valid_until.isoformat()}
 
 
 def _ids(undo: Sequence[Mapping[str, Any]]) -> set[int]:

@@ -60,7 +60,7 @@ def test_options_reach_the_kind(billing: Target):
     )
     assert "SET FALSE" not in text
     assert 'GRANT CONNECT ON DATABASE "reports"' in text
-    assert 'GRANT CREATE ON SCHEMA "public"' in text
+    assert 'GRANT USAGE, CREATE ON SCHEMA "public"' in text
     assert "10.1.0.0/16  scram-sha-256" in text
 
 

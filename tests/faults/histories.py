@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from approvals import states
+from approvals.closing import NOT_CUT
 from approvals.models import Grant
 from approvals.states import GrantState
 from audit.models import Event
@@ -22,11 +23,13 @@ CUT = "grant.cut"
 
 @dataclass(frozen=True)
 class Told:
-    """What one Event says, as far as it is looked at here. `before` is the state it left."""
+    """What one Event says, as far as it is looked at here. `before` is the state it left, `code`
+    that of a failed attempt."""
 
     action: str
     at: datetime
     before: str = ""
+    code: str = ""
 
 
 def breaches(grant: Grant) -> list[str]:
@@ -40,7 +43,8 @@ def all_breaches(grants: Iterable[Grant]) -> list[str]:
     told: dict[str, list[Told]] = defaultdict(list)
     events = Event.objects.filter(subject_type="grant", subject_id__in=wanted).order_by("id")
     for event in events.iterator():
-        one = Told(event.action, event.at, event.data.get("before", ""))
+        data = event.data
+        one = Told(event.action, event.at, data.get("before", ""), data.get("code", ""))
         told[event.subject_id].append(one)
     return [
         f"{grant}: {wrong}"
@@ -81,10 +85,12 @@ def _steps(moves: Sequence[Told]) -> Iterator[str]:
 
 def _cuts(told: Sequence[Told], state: str, cut_at: datetime | None) -> Iterator[str]:
     actions = [one.action for one in told]
-    cuts = [one for one in told if one.action == CUT]
-    if len(cuts) > 1:
+    # A clean-up that finds somebody in has the access cut again.
+    looks = [one for one in told if one.action == CUT or one.code == NOT_CUT]
+    cuts = [one for one in looks if one.action == CUT]
+    if any(one.action == next_.action == CUT for one, next_ in pairwise(looks)):
         yield f"it was cut {len(cuts)} times"
-    if (cuts[0].at if cuts else None) != cut_at:
+    if (looks[-1].at if looks and looks[-1].action == CUT else None) != cut_at:
         yield f"it was cut at {cut_at}, and its Event says otherwise"
     closed = "grant.revoking" in actions and state == GrantState.ENDED
     if closed and not cuts:

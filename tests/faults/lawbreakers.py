@@ -31,6 +31,8 @@ INSTANTS = "tests/faults/test_instants.py::"
 ONE_GRANT = "tests/faults/test_one_grant.py::"
 CLOCK = "tests/audit/test_clock.py::"
 CUT = "tests/approvals/provisioning/test_cut.py::"
+MANY = "tests/approvals/provisioning/test_opening.py::"
+BATCHES = "tests/approvals/test_batches.py::"
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,19 @@ BREACHES = (
     ),
     Breach(
         "an opener's lost lease is ignored",
-        "approvals/opening.py",
-        "if grant.state != GrantState.PROVISIONING or grant.lease != job.lease:",
-        "if grant.state != GrantState.PROVISIONING:",
-        (f"{TAKEOVER}test_a_late_opener_makes_no_account_beside_the_one_that_took_over",),
+        "approvals/leases.py",
+        "for grant in found if grant.lease == leased[grant.pk]}",
+        "for grant in found}",
+        (
+            f"{TAKEOVER}test_a_late_opener_makes_no_account_beside_the_one_that_took_over",
+            f"{BATCHES}test_one_that_another_took_over_meanwhile_is_not_opened",
+        ),
     ),
     Breach(
         "a closer's lost lease is ignored",
         "approvals/closing.py",
-        "ours = {pk for pk, lease in held if lease == leased[pk]}",
-        "ours = set(leased)",
+        "        done = [job.grant for job in jobs if job.grant.pk in held]\n",
+        "        done = [job.grant for job in jobs]\n",
         (f"{TAKEOVER}test_a_late_closer_does_not_say_ended_for_the_one_that_took_over",),
     ),
     Breach(
@@ -86,18 +91,23 @@ BREACHES = (
     Breach(
         "no re-read before COMMIT: the fence only stores",
         "approvals/opening.py",
-        "            grant = _held(self.job)\n"
-        "            if grant.open_before is None or grant.open_before <= clock.now():\n"
-        "                raise Fenced\n",
+        "        if any(not _may_commit(held.get(job.grant.pk), now) for job, _ in left):\n"
+        "            raise Fenced\n",
         "",
-        (f"{INSTANTS}test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end",),
+        (
+            f"{INSTANTS}test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end",
+            f"{BATCHES}test_one_that_was_revoked_meanwhile_is_not_opened_and_the_others_are",
+        ),
     ),
     Breach(
         "the fence does not store what is about to be left",
         "approvals/opening.py",
-        '            step.save(update_fields=["traces"])\n',
-        "",
-        (f"{INSTANTS}test_an_opener_killed_in_mid_step_is_taken_over",),
+        "            cursor.execute(_LEAVE, [[job.step.pk for job, _ in left], traces])\n",
+        "            pass\n",
+        (
+            f"{INSTANTS}test_an_opener_killed_in_mid_step_is_taken_over",
+            f"{BATCHES}test_a_lost_answer_of_many_is_taken_up_by_the_next_attempt",
+        ),
     ),
     Breach(
         "what is read back is ignored",
@@ -135,6 +145,16 @@ BREACHES = (
         (
             f"{INSTANTS}test_an_opener_stopped_in_mid_step_opens_nothing_after_the_end",
             f"{CUT}test_an_opener_under_way_is_ended_first",
+        ),
+    ),
+    Breach(
+        "a cut finds no opener of many",
+        "approvals/provisioning/postgresql/openers.py",
+        "return bool(int(name.removeprefix(MANY), 16) & _bits(grant_ids))",
+        "return False",
+        (
+            f"{INSTANTS}test_openers_of_many_stopped_in_mid_step_open_nothing_after_the_end_of_one",
+            f"{MANY}test_a_cut_of_one_ends_the_opening_of_all",
         ),
     ),
     Breach(

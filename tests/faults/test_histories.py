@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from approvals.closing import NOT_CUT
 from tests.faults.histories import Told, wrongs
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -39,6 +40,16 @@ def found(told: list[Told], state: str = "ended") -> list[str]:
 )
 def test_lives_that_a_grant_may_have(actions, state):
     assert found(life(*actions), state) == []
+
+
+def test_who_was_found_in_after_the_cut_is_cut_again():
+    told = life(*LIFE[:5], "cut", "ended")
+    found_in = Told("grant.attempt_failed", told[4].at, code=NOT_CUT)
+    again = [*told[:5], found_in, *told[5:]]
+    assert list(wrongs(again, "ended", told[5].at)) == []
+    assert list(wrongs(again[:6], "revoking", None)) == []
+    assert "otherwise" in " ".join(wrongs(again[:6], "revoking", told[4].at))
+    assert "2 times" in " ".join(wrongs(told, "ended", told[5].at))
 
 
 @pytest.mark.parametrize(

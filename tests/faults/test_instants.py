@@ -32,6 +32,7 @@ TOLD_LATE = {"grant.quarantined"}
 EARLIER = timedelta(minutes=10)
 DATABASES = ("orders", OTHER_DATABASE)
 OPENING = [("open", instant) for instant in INSTANTS["open"]]
+OPENING_MANY = [("open many", instant) for instant in INSTANTS["open many"]]
 EXTENDING = [("extend", instant) for instant in INSTANTS["extend"]]
 CLOSING = [(verb, instant) for verb in ("cut", "clean") for instant in INSTANTS[verb]]
 
@@ -40,15 +41,19 @@ def unlocked(boundaries: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [one for one in boundaries if one not in LOCKED]
 
 
+def named(what: Grant | list[Grant]) -> int | list[int]:
+    return [one.pk for one in what] if isinstance(what, list) else what.pk
+
+
 @contextmanager
-def stopped(verb: str, grant: Grant, instant: str) -> Iterator[Child]:
-    with child(attempt, verb, grant.pk, int(signal.SIGSTOP), instant) as made:
+def stopped(verb: str, what: Grant | list[Grant], instant: str) -> Iterator[Child]:
+    with child(attempt, verb, named(what), int(signal.SIGSTOP), instant) as made:
         assert made.reaches() == instant
         yield made
 
 
-def killed(verb: str, grant: Grant, instant: str) -> None:
-    with child(attempt, verb, grant.pk, int(signal.SIGKILL), instant) as doomed:
+def killed(verb: str, what: Grant | list[Grant], instant: str) -> None:
+    with child(attempt, verb, named(what), int(signal.SIGKILL), instant) as doomed:
         assert doomed.reaches() == instant
         assert doomed.ends() == -signal.SIGKILL
 
@@ -145,6 +150,40 @@ def test_an_opener_killed_in_mid_step_is_taken_over(shared: Place, verb, instant
     works(shared, grant)
     clock.forward(3600)
     ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), unlocked(OPENING_MANY))
+def test_openers_of_many_stopped_in_mid_step_open_nothing_after_the_end_of_one(
+    shared: Place, verb, instant
+):
+    """The one that was taken away meanwhile stays away; the others open all the same."""
+    made = [shared.approved() for _ in range(3)]
+    gone, *others = made
+    with stopped(verb, made, instant) as opener:
+        grants.revoke(gone.pk, by=shared.world.bob, reason="Stop.")
+        ends(shared, gone)
+        before = seen(shared, gone)
+        assert opener.resume() == 0
+    assert seen(shared, gone) == before
+    for grant in others:
+        agree(shared, grant)
+        works(shared, grant)
+        grants.release(grant.pk, by=shared.world.alice)
+        ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), OPENING_MANY)
+def test_openers_of_many_killed_in_mid_step_are_taken_over(shared: Place, verb, instant, clock):
+    made = [shared.approved() for _ in range(3)]
+    killed(verb, made, instant)
+    clock.forward(45)
+    if jobs := [job for one in made for job in opening.claim(worker="other", only=one.pk)]:
+        opening.run_all(jobs)
+    for grant in made:
+        agree(shared, grant)
+        works(shared, grant)
+        grants.release(grant.pk, by=shared.world.alice)
+        ends(shared, grant)
 
 
 @pytest.mark.parametrize(("verb", "instant"), EXTENDING)
@@ -245,8 +284,9 @@ def _taken_away(place: Place, grant: Grant) -> None:
 def _stopped_holding(
     place: Place, processes: ExitStack, verb: str, instant: str
 ) -> tuple[Grant, Child]:
-    grant = place.approved() if verb == "open" else _to_be_closed(place, verb)
-    return grant, processes.enter_context(stopped(verb, grant, instant))
+    grant = place.approved() if verb.startswith("open") else _to_be_closed(place, verb)
+    what = [grant, place.approved()] if verb == "open many" else grant
+    return grant, processes.enter_context(stopped(verb, what, instant))
 
 
 def test_the_page_names_every_instant():

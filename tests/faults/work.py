@@ -19,6 +19,7 @@ from approvals import closing, leases, opening, targets
 from approvals.errors import ProvisionError
 from approvals.models import Grant, StepKind
 from approvals.provisioning.postgresql import PostgreSQL, clean, cut, roles
+from approvals.provisioning.postgresql import opening as opening_many
 from approvals.sweeper import Sweeper
 from tests.faults.children import outlive_nobody
 
@@ -45,14 +46,25 @@ INSTANTS: dict[str, dict[str, Instant]] = {
     "open": {
         "claiming": after(leases, "pick"),
         "claimed": before(opening, "_open"),
-        "connected": before(roles, "_limit"),
-        "role made": before(roles, "_membership"),
+        "connected": before(roles, "limit"),
+        "role made": before(roles, "membership"),
         "member of the level": before(opening.LeaseFence, "now"),
         "before the fence": before(opening.LeaseFence, "hold"),
         "in the fence": after(opening, "_held"),
         "before COMMIT": after(opening.LeaseFence, "hold"),
         "after COMMIT": before(opening, "_activate"),
-        "activating": before(leases, "drop"),
+        "activating": before(leases, "let_go"),
+        "activated": after(opening, "_activate"),
+    },
+    "open many": {
+        "claimed": before(PostgreSQL, "open_many"),
+        "connected": before(opening_many, "limit"),
+        "roles made": after(opening_many, "_send"),
+        "before the fence": before(opening.LeasesFence, "hold_many"),
+        "in the fence": after(opening, "_held"),
+        "before COMMIT": after(opening.LeasesFence, "hold_many"),
+        "after COMMIT": before(opening, "_activate"),
+        "activating": before(opening, "move_all"),
         "activated": after(opening, "_activate"),
     },
     "extend": {
@@ -89,13 +101,16 @@ LOCKED = {
     ("clean", "claiming"),
     ("open", "in the fence"),
     ("open", "activating"),
+    ("open many", "in the fence"),
+    ("open many", "activating"),
     ("cut", "writing it down"),
     ("clean", "saying ended"),
 }
 
 
-def attempt(verb: str, grant: int, number: int, instant: str, reached: Connection) -> None:
-    """Make one attempt at a grant and send ourselves the signal `number` at the instant."""
+def attempt(verb: str, grant: Any, number: int, instant: str, reached: Connection) -> None:
+    """Make one attempt at a grant, or at many of them together, and send ourselves the signal
+    `number` at the instant."""
     interrupt(INSTANTS[verb][instant], number, lambda: reached.send(instant))
     ATTEMPTS[verb](grant)
 
@@ -124,6 +139,11 @@ def _open(grant: int) -> None:
     opening.run_all(_due(opening.claim(worker="doomed", only=grant)))
 
 
+def _open_many(made: list[int]) -> None:
+    claimed = [job for pk in made for job in opening.claim(worker="doomed", only=pk)]
+    opening.run_all(_due(claimed))
+
+
 def _cut(grant: int) -> None:
     closing.run_all(_due(closing.claim(StepKind.CUT, worker="doomed", only=grant)))
 
@@ -149,8 +169,9 @@ def extend(grant: Grant) -> None:
     targets.provisioner(grant.target).extend(closing.account_of(grant), grant.expires_at)
 
 
-ATTEMPTS: dict[str, Callable[[int], None]] = {
+ATTEMPTS: dict[str, Callable[[Any], None]] = {
     "open": _open,
+    "open many": _open_many,
     "extend": _extend,
     "cut": _cut,
     "clean": _clean,

@@ -20,6 +20,7 @@ from approvals.provisioning.base import (
     Ended,
     Fence,
     Finding,
+    JointFence,
     Known,
     Observation,
     Opened,
@@ -29,13 +30,14 @@ from approvals.provisioning.base import (
     parsed,
 )
 
-from .account import opener_name
 from .clean import clean_account
 from .config import LevelRights, ServerConfig
 from .connect import Deadline, Dialer
 from .cut import cut_account
 from .findings import test_target
 from .observe import observe_account
+from .openers import joint_name, opener_name
+from .opening import Wanted, open_together
 from .prepare import prepare_text
 from .roles import OPEN_DEADLINE, extend_account, open_account
 from .summary import summarise_level
@@ -94,6 +96,35 @@ class PostgreSQL(Provisioner):
         self._check_scope(order, rights, deadline)
         until = open_account(self._dialer, order, rights, fence, deadline)
         return Opened(valid_until=until, connection=self._connection(order.account, rights))
+
+    def open_many(self, orders: Sequence[OpenOrder], fence: JointFence) -> Mapping[int, Opened]:
+        """See `Provisioner.open_many`. The whole takes at most `OPEN_DEADLINE` seconds."""
+        deadline = Deadline(OPEN_DEADLINE)
+        rights = {one.grant_id: parsed(LevelRights, one.rights) for one in orders}
+        name = joint_name(rights)
+        now = {one: self._approvable(one, name, deadline) for one in set(rights.values())}
+        sound = [one for one in orders if now[rights[one.grant_id]] == tuple(one.summary)]
+        if not sound:
+            return {}
+        wanted = [Wanted.of(one, rights[one.grant_id]) for one in sound]
+        until = open_together(self._dialer, wanted, fence, deadline)
+        return {
+            one.grant_id: Opened(
+                valid_until=until[one.grant_id],
+                connection=self._connection(one.account, rights[one.grant_id]),
+            )
+            for one in sound
+            if one.grant_id in until
+        }
+
+    def _approvable(
+        self, rights: LevelRights, name: str, deadline: Deadline
+    ) -> tuple[str, ...] | None:
+        """The summary of a level as it is, None if it must not be handed out."""
+        try:
+            return self._look(rights, name=name, deadline=deadline)
+        except Invalid:
+            return None
 
     def _check_scope(self, order: OpenOrder, rights: LevelRights, deadline: Deadline) -> None:
         try:

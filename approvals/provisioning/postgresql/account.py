@@ -22,11 +22,9 @@ SET_OPTION = 160000
 """The first server version that grants membership `WITH INHERIT …, SET …` (PostgreSQL 16)."""
 TRANSACTION_TIMEOUT = 170000
 """The first server version with `transaction_timeout` (PostgreSQL 17)."""
-
-
-def opener_name(grant_id: int) -> str:
-    """Return the application name by which a close finds the opener of this grant."""
-    return f"dbgf-open-{grant_id}"
+WAITS = "; to be dropped after "
+"""What stands in a role's comment between the stamp and the transactions that its removal waits for
+(`lasting`)."""
 
 
 def printable(text: str) -> str:
@@ -112,15 +110,18 @@ def names_of(db: Db, oids: Sequence[int]) -> dict[int, str]:
 
 def bare(db: Db, oids: Sequence[int]) -> list[int]:
     """Return those on which nothing hangs but memberships, which go with a role: most holders only
-    look. Nothing can come to hang on one any more once it is cut."""
+    look. Nothing can come to hang on one any more once it is cut, and whose removal waits for
+    somebody has something noted."""
     rows = all_rows(
         db,
         "SELECT oid FROM unnest(%(oids)s::oid[]) oid"
         " WHERE NOT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
         " AND refobjid = oid AND classid <> 'pg_auth_members'::regclass)"
         " AND NOT EXISTS (SELECT FROM pg_auth_members WHERE grantor = oid)"
-        " AND NOT EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = oid)",
+        " AND NOT EXISTS (SELECT FROM pg_prepared_xact() WHERE ownerid = oid)"
+        " AND strpos(coalesce(shobj_description(oid, 'pg_authid'), ''), %(waits)s) = 0",
         oids=oids,
+        waits=WAITS,
     )
     return [oid for (oid,) in rows]
 

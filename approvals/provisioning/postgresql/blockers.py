@@ -92,12 +92,12 @@ class _Watch:
         )
         try:
             while not self._over.wait(LOOK):
-                self.seen.update(_told(*row) for row in all_rows(db, query, pid=pid))
+                self.seen.update(told(*row) for row in all_rows(db, query, pid=pid))
         except psycopg.Error:
             return  # then nobody is named; what blocks is told all the same
 
 
-def _told(pid: int, user: str | None) -> str:
+def told(pid: int, user: str | None) -> str:
     if not pid:
         return "a prepared transaction (see pg_prepared_xacts)"
     return f"process {pid} of {cleaned(user or 'nobody by name', [])}"

@@ -23,9 +23,12 @@ from .account import bare, become_member, levels_of, names_of, oids_of, ours
 from .blockers import patiently
 from .connect import Db, Deadline, Dialer, all_rows, value
 from .failures import FIXES
+from .lasting import Lasting
+from .membership import withdraw
 from .prepared import roll_back_prepared
+from .sessions import open_names, terminate
 from .takeover import Moved, TakeOver
-from .things import OWNERS, Thing, take_back
+from .things import OWNERS, Thing, hold, take_back
 
 T = TypeVar("T")
 Fate = tuple[list[Thing], list[Thing]]
@@ -67,14 +70,55 @@ def clean_account(dialer: Dialer, account: Account, quarantine: str) -> Cleaned:
     try:
         with dialer.session(cleaner.name, deadline, statement_timeout=CLEAN_STATEMENT) as db:
             account = ours(db, account)
-            for oid, level in names_of(db, levels_of(account.traces)).items():
-                _relieve(db, cleaner, oid, level)
-            for oid, role in names_of(db, oids_of(account.traces)).items():
-                _remove(db, cleaner, oid, role)
+            _check_cut(db, account)
+            _clean(db, cleaner, account)
+            _check_cut(db, account)
     except ProvisionError as error:
         error.details["cleaned"] = cleaner.moved.report
         raise
     return cleaner.moved.report
+
+
+def _clean(db: Db, cleaner: Cleaner, account: Account) -> None:
+    """First disarm everything everywhere: what holds up the rest in one place must not delay it."""
+    withdraw(db, oids_of(account.traces), seconds=0)
+    roles = names_of(db, oids_of(account.traces))
+    levels, keeper = names_of(db, levels_of(account.traces)), next(iter(roles), 0)
+    for oid, level in levels.items():
+        _disarm_all(db, cleaner, oid, level, keeper)
+    for oid, role in roles.items():
+        _disarm_all(db, cleaner, oid, role, oid)
+    for oid, level in levels.items():
+        _relieve(db, cleaner, oid, level)
+    for oid, role in roles.items():
+        _remove(db, cleaner, oid, role)
+
+
+def _disarm_all(db: Db, cleaner: Cleaner, oid: int, role: str, keeper: int) -> None:
+    """Take back what was passed on, and have code run as its caller; the role `keeper` notes it."""
+    if bare(db, [oid]):
+        return
+    become_member(db, role)
+    for database in _databases(db, oid):
+        with _inside(cleaner, database, oid) as over:
+            if over.armed:
+                _note(db, cleaner, keeper, database)
+            if over.left:
+                over.take_rights_back(in_time=lambda: cleaner.deadline.left > RIGHTS_UNTIL)
+
+
+def _note(db: Db, cleaner: Cleaner, keeper: int, database: str) -> None:
+    note = Lasting(db, keeper)
+    _patiently(cleaner, db, lambda: note.expect(database))
+
+
+def _check_cut(db: Db, account: Account) -> None:
+    """End whoever came in after the cut, and have it made again: it is no longer true."""
+    oids = oids_of(account.traces)
+    if terminate(db, oids) or open_names(db, oids):
+        raise ProvisionError(
+            "The account was used, or let in again, after it had been cut.", code="not_cut"
+        )
 
 
 def _relieve(db: Db, cleaner: Cleaner, oid: int, level: str) -> None:
@@ -84,7 +128,6 @@ def _relieve(db: Db, cleaner: Cleaner, oid: int, level: str) -> None:
     """
     _need_quarantine(db, cleaner.quarantine)
     roll_back_prepared(db, cleaner.dialer, [oid], cleaner.name, cleaner.deadline)
-    become_member(db, level)
     for database in _databases(db, oid):
         with _inside(cleaner, database, oid) as over:
             if over.left:
@@ -95,11 +138,11 @@ def _remove(db: Db, cleaner: Cleaner, oid: int, role: str) -> None:
     if bare(db, [oid]):
         _patiently(cleaner, db, lambda: _drop(db, oid, role))
         return
-    become_member(db, role)
     _need_quarantine(db, cleaner.quarantine)
     roll_back_prepared(db, cleaner.dialer, [oid], cleaner.name, cleaner.deadline)
     for database in _databases(db, oid):
         _empty(cleaner, database, oid, role)
+    Lasting(db, oid).wait()
     _patiently(cleaner, db, lambda: _drop(db, oid, role))
 
 
@@ -136,7 +179,6 @@ def _empty(cleaner: Cleaner, database: str, oid: int, role: str) -> None:
     """Leave nothing of the role in one database: most of it in batches, the rest at once."""
     with _inside(cleaner, database, oid) as over:
         if over.left:
-            over.take_rights_back(in_time=lambda: cleaner.deadline.left > RIGHTS_UNTIL)
             over.move(in_time=lambda: cleaner.deadline.left > BATCHES_UNTIL)
         if cleaner.deadline.left <= BATCHES_UNTIL:
             raise _unfinished(over)
@@ -193,6 +235,15 @@ def _forbidden(over: TakeOver, error: psycopg.Error) -> ProvisionError:
     )
 
 
+def _armed(over: TakeOver) -> ProvisionError:
+    """Whoever runs it now has to be waited for, so it is not moved before it is disarmed."""
+    return ProvisionError(
+        f"Code of the account's in {over.database} still runs as its owner. The next attempt goes"
+        " on from here.",
+        code="clean_unfinished",
+    )
+
+
 def _finish(over: TakeOver, role: str) -> Fate:
     """Leave nothing of the role here, all of it or none."""
     done = _reassign(over, role)
@@ -205,10 +256,12 @@ def _reassign(over: TakeOver, role: str) -> Fate:
     db, rest = over.db, over.things()
     names = {"role": sql.Identifier(role), "to": sql.Identifier(over.quarantine)}
     for thing in rest:
-        for statement in take_back(thing):
+        for statement in (*take_back(thing), *hold(thing, names["role"].as_bytes(db))):
             db.execute(statement)
         if thing.kind == "schema":  # before what is in it: they come first in `things.LIST`
             db.execute(over.owner_statement(thing))
+    if any(thing.as_owner for thing in rest):
+        raise _armed(over)
     dropped = [thing for thing in rest if thing.kind in UNOWNABLE and _dropped(over, thing)]
     db.execute(sql.SQL("REASSIGN OWNED BY {role} TO {to}").format(**names))
     return [thing for thing in rest if thing not in dropped], dropped

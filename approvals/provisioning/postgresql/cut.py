@@ -15,8 +15,10 @@ from psycopg import sql
 
 from approvals.provisioning.base import Account
 
-from .account import levels_of, oids_of, opener_name, ours
-from .connect import Db, Deadline, Dialer, all_rows
+from .account import levels_of, oids_of, ours
+from .connect import Db, Deadline, Dialer
+from .membership import withdraw
+from .openers import end_openers
 from .prepared import roll_back_prepared
 from .replicas import SILENCE, Closed, closed_on, cut_replica, on_each, results
 from .sessions import PAUSE, open_names, settle, terminate, terminate_all
@@ -56,7 +58,9 @@ def cut_account(dialer: Dialer, account: Account) -> None:
     2. At once: on one connection NOLOGIN, which may wait for a row that the holder has locked;
        on the other, terminate the holder's sessions, which frees that row.
     3. Done when NOLOGIN has committed and a scan begun afterwards finds no session.
-    4. On every replica the same, begun with 1 and done when the NOLOGIN has been replayed there.
+    4. Its membership in the level is taken back: what it left works with the level's rights no
+       more. Not sooner, and not for long, since others may hold a lock on the level.
+    5. On every replica the same, begun with 1 and done when the NOLOGIN has been replayed there.
     """
     cutter = Cutter(dialer, account, Deadline(CUT_DEADLINE))
     closed: Future[Closed] = Future()
@@ -83,17 +87,12 @@ def _cut_primary(cutter: Cutter, closed: Future[Closed]) -> None:
             _end_sessions(db, cutter, forbidden)
         if cutter.dialer.replicas:
             closed.set_result(closed_on(db, cutter.oids))
+        withdraw(db, cutter.oids)
         settle(db, cutter.oids, cutter.deadline)
 
 
 def _end_openers(db: Db, cutter: Cutter) -> None:
-    while all_rows(
-        db,
-        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user)"
-        " AND application_name = %(name)s",
-        name=opener_name(cutter.account.grant_id),
-    ):
+    while end_openers(db, [cutter.account.grant_id]):
         cutter.deadline.check("ending an open under way")
         time.sleep(PAUSE)
 

@@ -106,11 +106,13 @@ def _connect(config: ServerConfig, databases: Sequence[str]) -> Iterator[str]:
 
 
 def _makes_in(config: ServerConfig, schemas: Sequence[str]) -> Iterator[str]:
+    yield "-- Where a level may make schemas, to give those away:"
+    yield _text("--   GRANT CREATE ON DATABASE … TO {user};", user=config.user)
     if schemas:
         yield _text(
             "-- Where a level may make things (run in database {name}):", name=config.database
         )
-    grant = "GRANT CREATE ON SCHEMA {schema} TO {quarantine};"
+    grant = "GRANT USAGE, CREATE ON SCHEMA {schema} TO {quarantine};"
     yield from (_text(grant, schema=name, quarantine=config.quarantine) for name in schemas)
 
 

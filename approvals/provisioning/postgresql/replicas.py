@@ -17,7 +17,16 @@ from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
 
 from .connect import Db, Deadline, Dialer, all_rows, value
-from .sessions import PAUSE, count_sessions, open_names, settle, terminate, terminate_all
+from .sessions import (
+    PAUSE,
+    count_sessions,
+    in_session,
+    open_names,
+    settle,
+    terminate,
+    terminate_all,
+    wait_for_sign_ins,
+)
 
 T = TypeVar("T")
 
@@ -28,6 +37,11 @@ SPARED = 4.0
 5 s."""
 LAST_WORD = 1.0
 """Seconds of the deadline kept for saying that replication is behind."""
+TOGETHER = 1.0
+"""Seconds that many cuts at once wait for replication; then each is made singly, and says so."""
+BEHIND = 0.5
+"""Seconds for a replica that was behind less than `SPARED` seconds ago: one cut after the other
+waits for it, and each would take its whole time."""
 
 
 class Closing(Protocol):
@@ -84,7 +98,7 @@ def _named(replica: Dialer, act: Callable[[Dialer], T]) -> T:
         return act(replica)
     except ProvisionError as error:
         raise ProvisionError(
-            f"Replica {replica.config.host}:{replica.config.port}: {error.message}",
+            f"Replica {_place(replica)}: {error.message}",
             code=error.code,
             permanent=error.permanent,
         ) from error
@@ -108,27 +122,42 @@ def results(begun: Sequence[Future[T]], *, but: str = "") -> list[T]:
 
 @dataclass
 class Silence:
-    """Replicas that did not answer a moment ago, for all cuts of this process.
+    """Replicas that did not answer or were behind a moment ago, for all cuts of this process.
 
     A dead one costs its connect time-out once in a while and not once per cut: hundreds of them may
     be due in one second, and their cuts on the primary must not wait for each other's.
     """
 
     _since: dict[str, tuple[float, str]] = field(default_factory=dict)
+    _behind: dict[str, float] = field(default_factory=dict)
 
-    def respect(self, replica: Dialer, act: Callable[[], None]) -> None:
-        """Run `act`, or raise what it raised less than `SPARED` seconds ago for want of answer."""
-        place = f"{replica.config.host}:{replica.config.port}"
+    def patience(self, replica: Dialer, seconds: float) -> Deadline:
+        """Return `seconds` for replication, or less where it was behind a moment ago."""
+        last = self._behind.get(_place(replica), -math.inf)
+        return Deadline(BEHIND if time.monotonic() - last < SPARED else seconds)
+
+    def respect(self, replica: Dialer, act: Callable[[], T]) -> T:
+        """Return what `act` does, or raise what it raised less than `SPARED` seconds ago for want
+        of an answer."""
+        place = _place(replica)
         began, said = self._since.get(place, (-math.inf, ""))
         if time.monotonic() - began < SPARED:
             raise ProvisionError(said, code="unreachable")
         try:
-            act()
+            done = act()
         except ProvisionError as error:
             if error.code in ("unreachable", "timeout"):
                 self._since[place] = time.monotonic(), error.message
+            elif error.code == "replica_behind":
+                self._behind[place] = time.monotonic()
             raise
         self._since.pop(place, None)
+        self._behind.pop(place, None)
+        return done
+
+
+def _place(replica: Dialer) -> str:
+    return f"{replica.config.host}:{replica.config.port}"
 
 
 SILENCE = Silence()
@@ -147,13 +176,45 @@ def cut_replica(replica: Dialer, closing: Closing, primary: Future[Closed]) -> N
             time.sleep(WAIT)
             _end_named(db, closing)
         closed = primary.result()
-        check_physical(db, closed.system)
-        while not (_replayed(db, closed) and not open_names(db, closed.oids)):
-            _check_heard(closing.deadline)
-            terminate(db, closed.oids)
-            time.sleep(PAUSE)
+        patience = SILENCE.patience(replica, closing.deadline.left - LAST_WORD)
+        _end_until_heard(db, closed, patience)
         terminate_all(db, closed.oids, closing.deadline)
         settle(db, closed.oids, closing.deadline)
+
+
+def cut_on_all(replicas: Sequence[Dialer], closed: Closed, deadline: Deadline) -> set[int]:
+    """End many roles' sessions on every replica; return those that are certainly out of all.
+
+    That is none while a replica is behind or does not answer: single cuts say which, and why.
+    """
+    begun = on_each(
+        replicas,
+        lambda one: SILENCE.respect(one, lambda: _cut_many(one, closed, deadline)),
+    )
+    try:
+        return set(closed.oids).intersection(*results(begun))
+    except ProvisionError:
+        return set()
+
+
+def _cut_many(replica: Dialer, closed: Closed, deadline: Deadline) -> set[int]:
+    with replica.session("dbgf-many", deadline) as db:
+        _end_until_heard(db, closed, SILENCE.patience(replica, TOGETHER))
+        wait_for_sign_ins(db)
+        patience = Deadline(BEHIND)
+        while terminate(db, closed.oids) and not patience.passed:
+            time.sleep(PAUSE)
+        return set(closed.oids) - in_session(db, closed.oids)
+
+
+def _end_until_heard(db: Db, closed: Closed, patience: Deadline) -> None:
+    """End the roles' sessions, again and again, until none can begin any more."""
+    check_physical(db, closed.system)
+    while not (_replayed(db, closed) and not open_names(db, closed.oids)):
+        terminate(db, closed.oids)
+        if patience.passed:
+            raise _behind()
+        time.sleep(PAUSE)
 
 
 def _end_named(db: Db, closing: Closing) -> None:
@@ -171,13 +232,12 @@ def _replayed(db: Db, closed: Closed) -> bool:
     return bool(value(db, query, position=closed.position))
 
 
-def _check_heard(deadline: Deadline) -> None:
-    if deadline.left < LAST_WORD:
-        raise ProvisionError(
-            "It has not heard that the account is closed: replication is behind. Sessions there"
-            " were ended; new ones may begin until it has.",
-            code="replica_behind",
-        )
+def _behind() -> ProvisionError:
+    return ProvisionError(
+        "It has not heard that the account is closed: replication is behind. Sessions there were"
+        " ended; new ones may begin until it has.",
+        code="replica_behind",
+    )
 
 
 def check_physical(db: Db, system: int) -> None:

@@ -1,10 +1,12 @@
 """Opening and extending: the one transaction that makes a temporary login, and its later expiry.
 
-Taking it away is in `cut` and `clean`. What a level may do is checked in `level`.
+For many at once it is made in `opening`, of the statements here. Taking it away is in `cut` and
+`clean`. What a level may do is checked in `level`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from psycopg import sql
@@ -18,10 +20,11 @@ from .account import (
     cluster_of,
     oid_of,
     oids_of,
-    opener_name,
 )
 from .config import LevelRights
 from .connect import Db, Deadline, Dialer
+from .openers import opener_name
+from .scram import verifier
 
 OPEN_DEADLINE = 30
 """Seconds for the whole of an open, from our side; well under the 60 s an open may take."""
@@ -46,21 +49,20 @@ def open_account(
         dialer.session(name, deadline, statement_timeout=OPEN_STATEMENT) as db,
         db.transaction(),
     ):
-        _limit(db)
+        limit(db)
         oid = _make(db, order, rights)
         until = fence.now() + timedelta(seconds=order.duration)
         _set_expiry(db, order.account, until)
         deadline.check("opening")
         undo = {"oid": oid, "cluster": cluster_of(db), "valid_until": until.isoformat()}
-        fence.hold(undo | _acts_as(db, rights.role))
+        fence.hold(undo | acts_as(db, rights.role))
     return until
 
 
-def _limit(db: Db) -> None:
+def limit(db: Db) -> None:
     """Have the server end the transaction by itself, where it can."""
     if db.info.server_version >= TRANSACTION_TIMEOUT:
-        limit = sql.SQL("SET LOCAL transaction_timeout = {}").format(OPEN_DEADLINE * 1000)
-        db.execute(limit)
+        db.execute(sql.SQL("SET LOCAL transaction_timeout = {}").format(OPEN_DEADLINE * 1000))
 
 
 def _make(db: Db, order: OpenOrder, rights: LevelRights) -> int:
@@ -68,10 +70,10 @@ def _make(db: Db, order: OpenOrder, rights: LevelRights) -> int:
     found = oid_of(db, order.account)
     if found is not None and found not in known:
         raise _taken(order.account)
-    db.execute(_role_statement(db, order, rights, exists=found is not None))
-    db.execute(_membership(db, order.account, rights.role))
-    comment = sql.SQL("COMMENT ON ROLE {} IS {}")
-    db.execute(comment.format(sql.Identifier(order.account), order.stamp))
+    made = verifier(order.password)
+    db.execute(role_statement(order.account, rights, made, exists=found is not None))
+    db.execute(membership(db, [order.account], rights.role))
+    db.execute(stamped(order.account, order.stamp))
     oid = oid_of(db, order.account)
     # The row is locked by us now, so that this oid is the one we wrote to.
     if oid is None or (found is not None and oid != found):
@@ -87,41 +89,52 @@ def _taken(account: str) -> ProvisionError:
     )
 
 
-def _role_statement(db: Db, order: OpenOrder, rights: LevelRights, *, exists: bool) -> sql.Composed:
-    """Return the statement with a SCRAM verifier in it: the password itself is never sent."""
-    verifier = db.pgconn.encrypt_password(
-        order.password.encode(), order.account.encode(), b"scram-sha-256"
-    )
+def role_statement(
+    account: str, rights: LevelRights, verifier: str, *, exists: bool
+) -> sql.Composed:
+    """Return the statement that makes the role, or makes it anew, with a verifier in it: the
+    password itself is never sent."""
     return sql.SQL("{} ROLE {} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {}").format(
         sql.SQL("ALTER" if exists else "CREATE"),
-        sql.Identifier(order.account),
+        sql.Identifier(account),
         rights.connection_limit,
-        verifier.decode(),
+        verifier,
     )
 
 
-def _membership(db: Db, account: str, level: str) -> sql.Composed:
+def stamped(account: str, stamp: str) -> sql.Composed:
+    """Return the statement that leaves the installation's stamp on it."""
+    return sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(account), stamp)
+
+
+def membership(db: Db, accounts: Sequence[str], level: str) -> sql.Composed:
     """Return the grant of the level. Without SET a holder cannot keep a role past its revocation.
 
     Before PostgreSQL 16 the option does not exist; there the end of the session is what counts, and
     the level is noted, so that what was made while acting as it is found.
     """
-    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(level), sql.Identifier(account))
+    members = sql.SQL(", ").join(map(sql.Identifier, accounts))
+    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(level), members)
     if db.info.server_version >= SET_OPTION:
         grant += sql.SQL(" WITH ADMIN FALSE, INHERIT TRUE, SET FALSE")
     return grant
 
 
-def _acts_as(db: Db, level: str) -> dict[str, int | str | None]:
+def acts_as(db: Db, level: str) -> dict[str, int | str | None]:
     """Return the level to look through at the end, where its members may SET ROLE to it."""
     if db.info.server_version >= SET_OPTION:
         return {}
     return {"level": oid_of(db, level), "level_name": level}
 
 
-def _set_expiry(db: Db, account: str, until: datetime) -> None:
+def expiry(account: str, until: datetime) -> sql.Composed:
+    """Return the statement that sets the role's own expiry."""
     statement = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
-    db.execute(statement.format(sql.Identifier(account), until.isoformat()))
+    return statement.format(sql.Identifier(account), until.isoformat())
+
+
+def _set_expiry(db: Db, account: str, until: datetime) -> None:
+    db.execute(expiry(account, until))
 
 
 def extend_account(dialer: Dialer, account: Account, until: datetime) -> None:

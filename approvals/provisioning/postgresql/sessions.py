@@ -20,6 +20,14 @@ SETTLE = 1.0
 """Seconds, at most, to wait for sign-ins that had passed the server's check of the role before it
 was closed but are not listed yet; that stretch takes milliseconds. Without a bound anyone who
 stalls in the middle of signing in could hold the cut up for `authentication_timeout`."""
+AGAIN = 0.1
+"""The same for those that outlasted a wait before: one who stalls must not delay every cut."""
+
+Starting = set[tuple[int, str]]
+"""Sign-ins under way: process and virtual transaction, which no later one has."""
+
+_stalling: dict[str, Starting] = {}
+"""By server, those that outlasted the last wait."""
 
 
 def open_names(db: Db, oids: Sequence[int]) -> list[str]:
@@ -67,24 +75,30 @@ def settle(db: Db, oids: Sequence[int], deadline: Deadline) -> None:
 
 def wait_for_sign_ins(db: Db) -> None:
     """Wait until whoever is signing in now has got in or not, `SETTLE` at most."""
-    end = time.monotonic() + SETTLE
-    before = _starting(db)
-    while time.monotonic() < end and before & _starting(db):
+    place = f"{db.info.host}:{db.info.port}"
+    known = _stalling.get(place, set())
+    began, before = time.monotonic(), _starting(db)
+    while left := before & _starting(db):
+        waited = time.monotonic() - began
+        if waited >= SETTLE or (waited >= AGAIN and left <= known):
+            break
         time.sleep(PAUSE)
+    _stalling[place] = left
 
 
-def _starting(db: Db) -> set[int]:
-    """Return the processes that are signing somebody in.
+def _starting(db: Db) -> Starting:
+    """Return who is signing in.
 
     They run a transaction, hence hold a virtual id, and are listed with neither user nor database
     (or, before PostgreSQL 18, not at all) until they are done.
     """
     query = (
-        "SELECT l.pid FROM pg_locks l WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL"
+        "SELECT l.pid, l.virtualxid FROM pg_locks l"
+        " WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL"
         " AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid"
         " AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))"
     )
-    return {pid for (pid,) in all_rows(db, query)}
+    return {(pid, number) for pid, number in all_rows(db, query)}
 
 
 def count_sessions(db: Db, oids: Sequence[int]) -> int:
@@ -93,3 +107,13 @@ def count_sessions(db: Db, oids: Sequence[int]) -> int:
         db, "SELECT count(*) FROM pg_stat_activity WHERE usesysid = ANY(%(oids)s::oid[])", oids=oids
     )
     return found
+
+
+def in_session(db: Db, oids: Sequence[int]) -> set[int]:
+    """Return those of these roles that have a session, dropped or not."""
+    rows = all_rows(
+        db,
+        "SELECT DISTINCT usesysid FROM pg_stat_activity WHERE usesysid = ANY(%(oids)s::oid[])",
+        oids=oids,
+    )
+    return {oid for (oid,) in rows}

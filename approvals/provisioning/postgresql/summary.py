@@ -59,7 +59,7 @@ def summarise_level(
             raise Invalid(f"The target has no role {rights.role}.", problems=["no such role"])
         found.problems += problems(db, level, config)
         found.lines += _header(level, rights, config)
-        _add_rights(found, "server", _rights(db, IN_SERVER, level))
+        _add_server(db, level, config, found)
         databases = _databases(db, level, config, rights, found)
     for database in databases:
         with dialer.session(
@@ -102,6 +102,23 @@ def _databases(
     return [name for name, _, ours in rows if ours]
 
 
+def _add_server(db: Db, level: Level, config: ServerConfig, found: Findings) -> None:
+    """The server asks whoever gives a schema away, not its new owner, for CREATE."""
+    rights = _rights(db, IN_SERVER, level)
+    _add_rights(found, "server", rights)
+    rows = all_rows(
+        db,
+        "SELECT quote_ident(datname) FROM pg_database WHERE quote_ident(datname) = ANY(%(names)s)"
+        " AND NOT has_database_privilege(oid, 'CREATE') ORDER BY 1",
+        names=[r.name for r in rights if r.kind == "database" and r.privilege == "CREATE"],
+    )
+    found.problems += [
+        f"{config.user} needs CREATE on database {name}, where holders may make schemas:"
+        f" GRANT CREATE ON DATABASE {name} TO {config.user}"
+        for (name,) in rows
+    ]
+
+
 def _add_database(
     db: Db, database: str, level: Level, config: ServerConfig, found: Findings
 ) -> None:
@@ -109,8 +126,8 @@ def _add_database(
     _add_rights(found, database, rights)
     creating = {one.name for one in rights if one.kind == "schema" and one.privilege == "CREATE"}
     found.problems += [
-        f"{config.quarantine} needs CREATE on schema {schema} of {database}, where holders may make"
-        f" things: GRANT CREATE ON SCHEMA {schema} TO {config.quarantine}"
+        f"{config.quarantine} needs USAGE and CREATE on schema {schema} of {database}, where"
+        f" holders may make things: GRANT USAGE, CREATE ON SCHEMA {schema} TO {config.quarantine}"
         for schema in _closed_to(db, config.quarantine, creating)
     ]
 
@@ -120,7 +137,8 @@ def _closed_to(db: Db, role: str, schemas: Iterable[str]) -> list[str]:
         db,
         "SELECT quote_ident(nspname) FROM pg_namespace, pg_roles r"
         " WHERE quote_ident(nspname) = ANY(%(schemas)s::text[])"
-        " AND r.rolname = %(role)s AND NOT has_schema_privilege(r.oid, pg_namespace.oid, 'CREATE')"
+        " AND r.rolname = %(role)s AND NOT (has_schema_privilege(r.oid, pg_namespace.oid, 'CREATE')"
+        " AND has_schema_privilege(r.oid, pg_namespace.oid, 'USAGE'))"
         " ORDER BY 1",
         schemas=sorted(schemas),
         role=role,

@@ -16,7 +16,7 @@ from psycopg import sql
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account, Ended, Found, Known, Survey, parsed
 
-from .account import SET_OPTION, names_of, oids_of
+from .account import SET_OPTION, WAITS, names_of, oids_of
 from .config import LevelRights
 from .connect import Db, Deadline, Dialer, all_rows
 from .failures import cleaned
@@ -153,7 +153,7 @@ def _role(row: tuple[Any, ...]) -> _Role:
     return _Role(
         oid=row[0],
         name=_text(row[1]),
-        comment=_text(row[2]),
+        comment=_text(row[2]).partition(WAITS)[0],
         can_sign_in=row[3],
         attributes=tuple(words for flag, (_, words) in flags if flag),
         valid_until=row[9],

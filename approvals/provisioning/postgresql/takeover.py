@@ -16,7 +16,7 @@ from approvals.provisioning.base import Cleaned, Sample
 
 from .connect import Db, all_rows, value
 from .failures import cleaned
-from .things import COUNT, DROPPED, LIST, OWNERS, Thing, described, take_back
+from .things import ARMED, COUNT, DROPPED, LIST, OWNERS, Thing, described, hold, take_back
 
 BATCH = 200
 """Things in one transaction. Each takes a lock or several of the server's shared table, which has
@@ -79,6 +79,11 @@ class TakeOver:
     """Some of what could not be moved, with the reason in the server's words."""
 
     @property
+    def armed(self) -> bool:
+        """Whether the role owns code here that runs as its owner."""
+        return bool(value(self.db, ARMED, oid=self.oid))
+
+    @property
     def left(self) -> int:
         """How many things the role still owns here."""
         found: int = value(self.db, COUNT, oid=self.oid)
@@ -96,10 +101,11 @@ class TakeOver:
             self._note_disarmed(self._run(armed, take_back))
 
     def move(self, *, in_time: Callable[[], bool]) -> None:
-        """Move what can be moved, as far as there is time."""
+        """Move what can be moved, as far as there is time; nothing that still runs as its owner."""
         self.skipped.clear()
         for page in self._pages(in_time):
             ready = [t for t in page if t.kind in OWNERS and not (t.follows or t.locked)]
+            ready = [t for t in ready if not t.as_owner]
             self.note(self._run(ready, self._change_owner))
 
     def note(self, things: Sequence[Thing]) -> None:
@@ -135,7 +141,8 @@ class TakeOver:
         return b"ALTER %s %s OWNER TO %s" % (OWNERS[thing.kind], thing.identity, to)
 
     def _change_owner(self, thing: Thing) -> list[bytes]:
-        return [*take_back(thing), self.owner_statement(thing)]
+        quarantine = sql.Identifier(self.quarantine).as_bytes(self.db)
+        return [*take_back(thing), self.owner_statement(thing), *hold(thing, quarantine)]
 
     def _run(self, things: Sequence[Thing], statements: Statements) -> list[Thing]:
         """Run the statements for all of `things` in one transaction, if that fails in halves.

@@ -17,15 +17,16 @@ from .failures import cleaned
 NAME_LENGTH = 200
 """Characters kept of a name in a report; a holder chose it."""
 
+ROUTINE = b"ROUTINE"
 RIGHTS = {
     "table": b"TABLE",
     "view": b"TABLE",
     "materialized view": b"TABLE",
     "foreign table": b"TABLE",
     "sequence": b"SEQUENCE",
-    "function": b"ROUTINE",
-    "procedure": b"ROUTINE",
-    "aggregate": b"ROUTINE",
+    "function": ROUTINE,
+    "procedure": ROUTINE,
+    "aggregate": ROUTINE,
     "type": b"TYPE",
     "schema": b"SCHEMA",
     "large object": b"LARGE OBJECT",
@@ -61,6 +62,7 @@ _OWNED = """
   FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = %(oid)s::oid
   AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+ARMED = "SELECT EXISTS (SELECT FROM pg_proc WHERE proowner = %(oid)s::oid AND prosecdef)"
 COUNT = sql.SQL("SELECT count(*)" + _OWNED)
 # Schemas first: a thing in a schema of the holder's own can move only to someone who may create
 # there. Large objects last: there may be a million of them.
@@ -106,7 +108,9 @@ SELECT textsend(i.type), textsend(i.identity),
   OR o.classid = 'pg_type'::regclass
     AND EXISTS (SELECT FROM pg_type WHERE oid = o.objid AND typtype = 'm'),
   o.classid = 'pg_class'::regclass AND o.objid IN (SELECT relation FROM locked),
-  o.classid = 'pg_class'::regclass AND o.objid IN (SELECT relation FROM locked WHERE shut)
+  o.classid = 'pg_class'::regclass AND o.objid IN (SELECT relation FROM locked WHERE shut),
+  o.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_trigger
+    WHERE tgrelid = o.objid AND NOT tgisinternal AND tgenabled <> 'D')
 FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) WITH ORDINALITY o(classid, objid, place),
   LATERAL pg_identify_object(o.classid, o.objid, 0) i
 WHERE i.identity IS NOT NULL ORDER BY o.place
@@ -128,6 +132,13 @@ class Thing:
     locked: bool
     shut: bool
     """Locked, even against reading its rights."""
+    fires: bool
+    """It has triggers, which run as whoever writes there."""
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it can be called."""
+        return RIGHTS.get(self.kind) == ROUTINE
 
     @property
     def name(self) -> str:
@@ -155,3 +166,20 @@ def take_back(thing: Thing) -> list[bytes]:
     if thing.as_owner:
         texts.append(b"ALTER ROUTINE %s SECURITY INVOKER" % thing.identity)
     return texts
+
+
+def hold(thing: Thing, owner: bytes) -> list[bytes]:
+    """Return the statements after which nothing of it is run as its owner, nor by writing to it.
+
+    The server runs functions of an index or a refreshed view as the owner, on ANALYZE too, which
+    nobody has to ask for. Those of a range type it calls without asking for EXECUTE: one that is
+    not volatile changes nothing, and may not call any other. One that was disarmed may have been
+    armed again since it was looked at, by what runs as the holder still.
+    """
+    if thing.is_code:
+        texts = [b"REVOKE ALL ON ROUTINE %s FROM %s" % (thing.identity, owner)]
+        tame = b"ALTER FUNCTION %s STABLE SECURITY INVOKER" % thing.identity
+        return [*texts, tame] if thing.kind == "function" else texts
+    if thing.fires and thing.kind in ("table", "foreign table"):
+        return [b"ALTER TABLE %s DISABLE TRIGGER USER" % thing.identity]
+    return []

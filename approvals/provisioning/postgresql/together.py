@@ -7,7 +7,7 @@ left to `cut` and `clean`, one account after the other, so that no holder's doin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
@@ -16,9 +16,12 @@ from psycopg import sql
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
 
-from .account import bare, cluster_of, levels_of, names_of, oids_of, opener_name, ours
+from .account import bare, cluster_of, levels_of, names_of, oids_of, ours
 from .connect import Db, Deadline, Dialer, all_rows
-from .sessions import PAUSE, terminate, wait_for_sign_ins
+from .membership import withdraw
+from .openers import end_openers
+from .replicas import closed_on, cut_on_all
+from .sessions import PAUSE, in_session, terminate, wait_for_sign_ins
 
 JOINT_DEADLINE = 5
 """Seconds for all of it. An ordinary one takes a fraction of one."""
@@ -35,20 +38,28 @@ def cut_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:
     """Cut what can be cut together; return the grants of which it is certain.
 
     Certain is what `cut` would call done: no opener is left that could still commit, every role of
-    theirs has a committed NOLOGIN or is gone, and a scan begun after that found no session.
+    theirs has a committed NOLOGIN or is gone, and a scan begun after that found no session. With
+    replicas it is so on each of them too; all are cut on the primary first.
     """
-    if dialer.replicas:
-        return frozenset()
     deadline = Deadline(JOINT_DEADLINE)
     with dialer.session(NAME, deadline) as db:
-        if not _ended_openers(db, [opener_name(one.grant_id) for one in accounts]):
+        if not _ended_openers(db, [one.grant_id for one in accounts]):
             return frozenset()
         accounts = _ours(db, accounts)
         oids = _oids(accounts)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            closed = pool.submit(_close_all, dialer, oids, deadline)
-            _end_sessions(db, oids, closed)
-        return _done(db, accounts, oids)
+            closing = pool.submit(_close_all, dialer, oids, deadline)
+            _end_sessions(db, oids, closing)
+        withdraw(db, oids)
+        done = _out(db, oids)
+        if not dialer.replicas:
+            return _of(accounts, done)
+        closed = closed_on(db, sorted(done))
+    return _of(accounts, cut_on_all(dialer.replicas, closed, deadline))
+
+
+def _of(accounts: Sequence[Account], done: set[int]) -> frozenset[int]:
+    return frozenset(one.grant_id for one in accounts if done.issuperset(oids_of(one.traces)))
 
 
 def _ours(db: Db, accounts: Sequence[Account]) -> list[Account]:
@@ -60,15 +71,9 @@ def _oids(accounts: Sequence[Account]) -> list[int]:
     return sorted({oid for account in accounts for oid in oids_of(account.traces)})
 
 
-def _ended_openers(db: Db, names: Sequence[str]) -> bool:
+def _ended_openers(db: Db, grant_ids: Sequence[int]) -> bool:
     patience = Deadline(PATIENCE)
-    while all_rows(
-        db,
-        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user)"
-        " AND application_name = ANY(%(names)s::text[])",
-        names=names,
-    ):
+    while end_openers(db, grant_ids):
         if patience.passed:
             return False
         time.sleep(PAUSE)
@@ -82,24 +87,29 @@ def _close_all(dialer: Dialer, oids: Sequence[int], deadline: Deadline) -> None:
             db.execute(f"SET LOCAL lock_timeout = '{ROW_WAIT}'".encode())
             # No waiting for a synchronous replica, which may be dead.
             db.execute("SET LOCAL synchronous_commit TO 'local'")
-            for oid, name in _open_roles(db, oids).items():
-                _close(db, oid, name)
+            if not _close(db, named := _open_roles(db, oids)):
+                for oid, name in named.items():
+                    _close(db, {oid: name})
     except ProvisionError:
         return  # whoever is not closed is found so by the scan
 
 
-def _close(db: Db, oid: int, name: str) -> None:
+def _close(db: Db, named: Mapping[int, str]) -> bool:
+    """Close these, all of them or none; whether they are."""
+    closing = [sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(n)) for n in named.values()]
     try:
         with db.transaction() as savepoint:
-            db.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
-            if _open_roles(db, [oid]):  # the name has gone to a stranger: leave it alone
-                raise psycopg.Rollback(savepoint)
+            db.execute(sql.SQL("; ").join(closing))
+            if not _open_roles(db, list(named)):
+                return True
+            raise psycopg.Rollback(savepoint)  # a name has gone to a stranger: leave it alone
     except (
         psycopg.errors.LockNotAvailable,
         psycopg.errors.InternalError_,
         psycopg.errors.UndefinedObject,
     ):
-        return  # left to its single cut
+        pass  # left to its single cut
+    return False
 
 
 def _open_roles(db: Db, oids: Sequence[int]) -> dict[int, str]:
@@ -118,28 +128,18 @@ def _end_sessions(db: Db, oids: Sequence[int], closed: Future[None]) -> None:
     closed.result()
 
 
-def _done(db: Db, accounts: Sequence[Account], oids: Sequence[int]) -> frozenset[int]:
-    """Return the grants whose roles are all closed, and nobody in.
+def _out(db: Db, oids: Sequence[int]) -> set[int]:
+    """Return the roles that are closed, and nobody in.
 
     A session that does not react to being terminated, or a role that could not be closed, keeps its
-    own grant from being among them and no other.
+    own grant back and no other.
     """
     still_open = _open_roles(db, oids).keys()
     wait_for_sign_ins(db)
     patience = Deadline(PATIENCE)
     while terminate(db, oids) and not patience.passed:
         time.sleep(PAUSE)
-    done = set(oids) - still_open - _in_session(db, oids)
-    return frozenset(one.grant_id for one in accounts if done.issuperset(oids_of(one.traces)))
-
-
-def _in_session(db: Db, oids: Sequence[int]) -> set[int]:
-    rows = all_rows(
-        db,
-        "SELECT DISTINCT usesysid FROM pg_stat_activity WHERE usesysid = ANY(%(oids)s::oid[])",
-        oids=oids,
-    )
-    return {oid for (oid,) in rows}
+    return set(oids) - still_open - in_session(db, oids)
 
 
 def clean_together(dialer: Dialer, accounts: Sequence[Account]) -> frozenset[int]:

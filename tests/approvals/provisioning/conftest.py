@@ -214,7 +214,7 @@ def prepared(server: EmbeddedPostgres, major: int) -> Target:
     target.tell("CREATE DATABASE orders", "CREATE DATABASE billing", database="postgres")
     prepared = target.prepare_sql(databases=["billing"])
     target.tell(prepared, f"ALTER ROLE {ADMIN} PASSWORD '{ADMIN_PASSWORD}'")
-    target.tell(*TABLES, "GRANT CREATE ON SCHEMA work TO dbgf_quarantine")
+    target.tell(*TABLES, "GRANT USAGE, CREATE ON SCHEMA work TO dbgf_quarantine")
     if major < 16:  # no seats can be reserved there
         target.tell(*(f"ALTER DATABASE {name} CONNECTION LIMIT {n}" for name, n in LIMITS.items()))
     return target

@@ -12,7 +12,7 @@ import pytest
 from approvals.errors import ProvisionError
 from approvals.provisioning.base import Account
 
-from .conftest import OLDEST, WRITE, Target, refused
+from .conftest import OLDEST, WRITE, Target, is_cut, refused
 
 MAKES = [
     "CREATE TABLE work.notes (id serial, body text)",
@@ -37,7 +37,7 @@ def work(target: Target) -> Iterator[Target]:
     target.tell("GRANT USAGE ON SCHEMA work TO mallory")
     yield target
     target.tell("REVOKE USAGE ON SCHEMA work FROM mallory", "DROP OWNED BY dbgf_quarantine CASCADE")
-    target.tell("GRANT CREATE ON SCHEMA work TO dbgf_quarantine")
+    target.tell("GRANT USAGE, CREATE ON SCHEMA work TO dbgf_quarantine")
 
 
 def made(target: Target, *statements: str) -> Account:
@@ -106,7 +106,7 @@ def test_large_objects_are_taken_over_and_closed(work: Target) -> None:
 
 
 def test_schemas_of_hers_move_with_what_is_in_them(work: Target) -> None:
-    work.tell("GRANT CREATE ON DATABASE orders TO orders_rw")
+    work.tell("GRANT CREATE ON DATABASE orders TO orders_rw, debugflow_admin")
     try:
         account = made(
             work,
@@ -116,7 +116,7 @@ def test_schemas_of_hers_move_with_what_is_in_them(work: Target) -> None:
         )
         work.end(account)
     finally:
-        work.tell("REVOKE CREATE ON DATABASE orders FROM orders_rw")
+        work.tell("REVOKE CREATE ON DATABASE orders FROM orders_rw, debugflow_admin")
     assert work.ask("SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'hers'") == (
         "dbgf_quarantine"
     )
@@ -128,7 +128,8 @@ def test_prepared_transactions_are_rolled_back_where_they_are(work: Target) -> N
         work, "BEGIN", "UPDATE orders SET total = -5 WHERE id = 1", "PREPARE TRANSACTION 'it''s'"
     )
     assert any("prepared" in line for line in work.provisioner.observe(account).leftovers)
-    work.provisioner.clean(account)  # without a cut, which may have done it already
+    work.tell(f"ALTER ROLE {account.account} NOLOGIN")  # a cut may have rolled it back already
+    work.provisioner.clean(account)
     assert work.provisioner.observe(account).gone
     assert work.ask("SELECT count(*) FROM pg_prepared_xacts") == 0
     assert work.ask("SELECT total FROM orders WHERE id = 1") == 1
@@ -148,7 +149,7 @@ def test_rights_that_bob_gave_her_elsewhere_are_found(work: Target) -> None:
 
 
 def test_a_crash_half_way_is_finished_by_the_next_attempt(work: Target) -> None:
-    account = made(work, *MAKES)
+    account = made(work, *MAKES[:5])
     work.provisioner.cut(account)
     with work.bob() as bob:
         bob.execute("BEGIN")
@@ -219,3 +220,42 @@ def test_code_left_in_public_is_not_run_by_us(work: Target) -> None:
         work.tell("ALTER ROLE debugflow_admin RESET search_path")
     with pytest.raises(psycopg.errors.UndefinedFunction):
         work.ask("SELECT public.pg_terminate_backend(1)")
+
+
+def test_one_who_is_let_in_again_after_the_cut_is_out_and_the_cut_is_to_be_made_again(
+    work: Target,
+) -> None:
+    account = work.opened(WRITE)
+    work.provisioner.cut(account)
+    work.tell(f"ALTER ROLE {account.account} LOGIN")
+    with work.sign_in(account.account) as alice:
+        for _ in range(2):
+            with pytest.raises(ProvisionError) as caught:
+                work.provisioner.clean(account)
+            assert caught.value.code == "not_cut"
+            assert is_cut(alice)
+        work.provisioner.cut(account)
+    work.end(account)
+
+
+def test_a_session_that_came_in_after_the_cut_ends_before_the_clean_up(work: Target) -> None:
+    """As of a sign-in that was held up half-way, past the check of the role."""
+    account = made(work, "CREATE TABLE work.notes (i int)")
+    with work.sign_in(account.account) as alice:
+        work.tell(f"ALTER ROLE {account.account} NOLOGIN")
+        with pytest.raises(ProvisionError) as caught:
+            work.provisioner.clean(account)
+        assert caught.value.code == "not_cut"
+        assert is_cut(alice)
+    work.end(account)
+
+
+def test_one_that_is_listed_only_when_the_role_is_gone_ends_too(work: Target) -> None:
+    account = work.opened(WRITE)
+    with work.sign_in(account.account) as alice:
+        work.tell(f"DROP ROLE {account.account}")
+        with pytest.raises(ProvisionError) as caught:
+            work.provisioner.clean(account)
+        assert caught.value.code == "not_cut"
+        assert is_cut(alice)
+    work.end(account)

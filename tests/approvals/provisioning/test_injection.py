@@ -63,17 +63,17 @@ def _opened_wide(database: str) -> list[str]:
         "GRANT USAGE ON SCHEMA work TO mallory",
         "CREATE FOREIGN DATA WRAPPER elsewhere",
         "GRANT USAGE ON FOREIGN DATA WRAPPER elsewhere TO orders_rw",
-        f"GRANT CREATE ON DATABASE {database} TO orders_rw",
+        f"GRANT CREATE ON DATABASE {database} TO orders_rw, debugflow_admin",
     ]
 
 
 def _closed_again(database: str) -> list[str]:
     return [
-        f"REVOKE CREATE ON DATABASE {database} FROM orders_rw",
+        f"REVOKE CREATE ON DATABASE {database} FROM orders_rw, debugflow_admin",
         "DROP OWNED BY dbgf_quarantine CASCADE",
         "DROP FOREIGN DATA WRAPPER elsewhere CASCADE",
         "REVOKE USAGE ON SCHEMA work FROM mallory",
-        "GRANT CREATE ON SCHEMA work TO dbgf_quarantine",
+        "GRANT USAGE, CREATE ON SCHEMA work TO dbgf_quarantine",
     ]
 
 

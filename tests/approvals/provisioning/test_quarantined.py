@@ -12,7 +12,8 @@ from approvals import administration, closing, grants, opening
 from approvals.errors import ProvisionError
 from approvals.models import Grant, StepKind
 from approvals.models import Target as TargetRow
-from approvals.provisioning.base import Cleaned, Sample
+from approvals.provisioning.base import Cleaned, Observation, Sample
+from approvals.provisioning.memory import MemoryProvisioner
 from approvals.sentences import event_sentence
 from approvals.states import EndReason, GrantState
 from audit import clock as database_clock
@@ -20,7 +21,7 @@ from audit.log import timeline
 from audit.models import Event
 from tests.world import World, save_level
 
-from .conftest import ADMIN_PASSWORD, WRITE, Target
+from .conftest import ADMIN_PASSWORD, WRITE, Target, is_cut
 
 REPORT = "grant.quarantined"
 
@@ -73,6 +74,48 @@ def test_nothing_made_is_nothing_told(world: World, grant: Grant) -> None:
     end(world, grant)
     assert grant.state == GrantState.ENDED
     assert reports(grant) == []
+
+
+def test_one_who_is_let_in_again_after_the_cut_is_cut_again(
+    world: World, grant: Grant, newest: Target
+) -> None:
+    password = grants.reveal(grant.pk, by=world.alice).password
+    grants.release(grant.pk, by=world.alice)
+    closing.run_all(closing.claim(StepKind.CUT, worker="w1", only=grant.pk))
+    newest.tell(f"ALTER ROLE {grant.account} LOGIN")
+    with newest.sign_in(grant.account, password) as alice:
+        closing.run_all(closing.claim(StepKind.CLEAN, worker="w1", only=grant.pk))
+        grant.refresh_from_db()
+        assert (grant.state, grant.cut_at) == (GrantState.REVOKING, None)
+        assert grant.next_try_at
+        wait = grant.next_try_at - database_clock.now()
+        assert wait <= timedelta(seconds=closing.FIRST_RETRY), "it was made to wait its turn"
+        Grant.objects.filter(pk=grant.pk).update(next_try_at=database_clock.now())
+        closing.close_grant(grant.pk, worker="w1")
+        assert is_cut(alice)
+    grant.refresh_from_db()
+    assert (grant.state, grant.cut_at is None) == (GrantState.ENDED, False)
+    told = timeline(f"request:{grant.request_id}").values_list("action", flat=True)
+    seen = [one for one in told if one in ("grant.cut", "grant.attempt_failed", "grant.ended")]
+    assert seen == ["grant.cut", "grant.attempt_failed", "grant.cut", "grant.ended"]
+
+
+def test_a_read_back_that_shows_a_session_is_no_end_but_another_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = world.approved()
+    opening.open_grant(made.pk, worker="w1")
+    grants.revoke(made.pk, by=world.olga, reason="Enough.")
+    seen = Observation(sessions=1, can_sign_in=False, leftovers=())
+    with monkeypatch.context() as haunted:
+        haunted.setattr(MemoryProvisioner, "observe", lambda *_: seen)
+        closing.close_grant(made.pk, worker="w1")
+    made.refresh_from_db()
+    assert (made.state, made.cut_at) == (GrantState.REVOKING, None)
+    Grant.objects.filter(pk=made.pk).update(next_try_at=database_clock.now())
+    closing.close_grant(made.pk, worker="w1")
+    made.refresh_from_db()
+    assert made.state == GrantState.ENDED
 
 
 PART = Cleaned(quarantined=Sample(names=("orders: table work.a",), count=700))

@@ -137,6 +137,7 @@ def test_a_replica_that_is_behind_holds_the_cut_up_until_it_has_heard(
             assert ours.observe(account).sessions == 1
             assert ours.observe(account).can_sign_in
             tell(replica, "SELECT pg_wal_replay_resume()")
+            wait_until_closed(replica, [account])
             ours.cut(account)
             assert is_cut(again)
     newest.end(account)
@@ -152,8 +153,67 @@ def test_a_replica_that_has_not_heard_of_the_account_at_all_is_waited_for(
     with pytest.raises(ProvisionError, match="replication is behind"):
         ours.cut(account)
     tell(replica, "SELECT pg_wal_replay_resume()")
+    wait_for(replica, account)
+    wait_until_closed(replica, [account])
     ours.cut(account)
     newest.end(account)
+
+
+def test_many_are_out_of_both_at_once(newest: Target, replica: Standby) -> None:
+    ours = provisioner(newest, replica.port)
+    with several(newest, replica, 4) as (accounts, sessions):
+        assert ours.cut_many(accounts) == {one.grant_id for one in accounts}
+        assert all(is_cut(session) for session in sessions)
+    for account in accounts:
+        newest.end(account)
+
+
+def test_a_replica_that_is_behind_keeps_nobody_in_on_the_primary_and_costs_each_little(
+    newest: Target, replica: Standby
+) -> None:
+    """All are out of the primary before it is said of any that the replica has not heard."""
+    ours = provisioner(newest, replica.port)
+    with several(newest, replica, 3) as (accounts, sessions):
+        tell(replica, "SELECT pg_wal_replay_pause()")
+        began = time.monotonic()
+        assert ours.cut_many(accounts) == frozenset()
+        assert all(is_cut(session) for session in sessions)
+        for account in accounts:
+            assert newest.provisioner.observe(account).can_sign_in is False
+            with pytest.raises(ProvisionError) as caught:
+                ours.cut(account)
+            assert (caught.value.code, caught.value.details["alone"]) == ("replica_behind", True)
+        assert time.monotonic() - began < 8, "each waited for it as long as it may"
+        tell(replica, "SELECT pg_wal_replay_resume()")
+        wait_until_closed(replica, accounts)
+        assert ours.cut_many(accounts) == {one.grant_id for one in accounts}
+    for account in accounts:
+        newest.end(account)
+
+
+@contextmanager
+def several(
+    target: Target, standby: Standby, count: int
+) -> Iterator[tuple[list[Account], list[Connection]]]:
+    """Accounts, and a session of each on the primary and on the replica."""
+    accounts = [target.opened(READ) for _ in range(count)]
+    for account in accounts:
+        wait_for(standby, account)
+    there = [sign_in_there(standby, account) for account in accounts]
+    try:
+        yield accounts, [*there, *(target.sign_in(account.account) for account in accounts)]
+    finally:
+        for session in there:
+            session.close()
+
+
+def wait_until_closed(standby: Standby, accounts: list[Account]) -> None:
+    names = ", ".join(f"'{account.account}'" for account in accounts)
+    query = f"SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname IN ({names})"
+    deadline = time.monotonic() + 10
+    while tell(standby, query):
+        assert time.monotonic() < deadline, "the replica does not follow"
+        time.sleep(0.01)
 
 
 def test_with_the_primary_gone_her_sessions_on_the_replica_are_ended_all_the_same(

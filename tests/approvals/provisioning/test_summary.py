@@ -88,7 +88,11 @@ def test_it_is_the_same_every_time(target: Target) -> None:
         ("GRANT dbgf_quarantine TO support", "quarantine role"),
         ("GRANT TRIGGER ON shop.items TO support", "TRIGGER"),
         ("GRANT REFERENCES ON shop.items TO support", "REFERENCES"),
-        ("GRANT CREATE ON SCHEMA shop TO support", "GRANT CREATE ON SCHEMA shop"),
+        ("GRANT CREATE ON SCHEMA shop TO support", "GRANT USAGE, CREATE ON SCHEMA shop"),
+        (
+            "GRANT CREATE ON SCHEMA shop TO support, dbgf_quarantine",
+            "dbgf_quarantine needs USAGE and CREATE on schema shop",
+        ),
     ],
 )
 def test_an_unsafe_level_is_refused(target: Target, statement: str, word: str) -> None:
@@ -100,6 +104,11 @@ def test_a_level_that_we_may_not_hand_out_is_refused(newest: Target) -> None:
     """Before 16 whoever may make roles may hand out any."""
     with level(newest, "REVOKE support FROM debugflow_admin"):
         assert "needs ADMIN OPTION on it" in problems(newest)
+
+
+def test_where_holders_may_make_schemas_we_must_be_able_to_give_them_away(newest: Target) -> None:
+    with level(newest, "GRANT CREATE ON DATABASE orders TO support"):
+        assert "GRANT CREATE ON DATABASE orders TO debugflow_admin" in problems(newest)
 
 
 def test_what_it_inherits_counts_as_its_own(target: Target) -> None:

@@ -32,13 +32,13 @@ def work(request: pytest.FixtureRequest) -> Iterator[Target]:
 def roomy(target: Target) -> Iterator[Target]:
     """mallory may look into schema `work`, and holders may make schemas."""
     target.tell("GRANT USAGE ON SCHEMA work TO mallory")
-    target.tell("GRANT CREATE ON DATABASE orders TO orders_rw")
+    target.tell("GRANT CREATE ON DATABASE orders TO orders_rw, debugflow_admin")
     yield target
     target.close_all()
     target.tell("REVOKE USAGE ON SCHEMA work FROM mallory")
-    target.tell("REVOKE CREATE ON DATABASE orders FROM orders_rw")
+    target.tell("REVOKE CREATE ON DATABASE orders FROM orders_rw, debugflow_admin")
     target.tell(EMPTY_LARGE, EMPTY_TABLES, f"DROP OWNED BY {QUARANTINE} CASCADE")
-    target.tell(f"GRANT CREATE ON SCHEMA work TO {QUARANTINE}")
+    target.tell(f"GRANT USAGE, CREATE ON SCHEMA work TO {QUARANTINE}")
 
 
 # In steps: what was too much for one transaction is too much to be dropped by one.
@@ -237,7 +237,7 @@ def test_what_may_not_be_moved_is_named_with_what_helps(work: Target) -> None:
         assert "function lair.hidden(): permission denied for schema lair" in error.message
         assert "1 thing of the account's in orders" in error.message
         assert owner(work, "notes") == QUARANTINE
-        work.tell(f"GRANT CREATE ON SCHEMA lair TO {QUARANTINE}")
+        work.tell(f"GRANT USAGE, CREATE ON SCHEMA lair TO {QUARANTINE}")
         assert finished(work, account).quarantined.names == ("orders: function lair.hidden()",)
     finally:
         work.tell("DROP SCHEMA lair CASCADE")
@@ -414,3 +414,69 @@ def test_an_accomplice_with_an_access_of_his_own_is_not_ended(work: Target) -> N
 
 def still_in(db: Connection) -> bool:
     return db.execute("SELECT true").fetchone() == (True,)
+
+
+# In quarantine it would open everything up again; anywhere else it does nothing.
+ESCAPE = """
+CREATE FUNCTION work.escape(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  IF current_user = 'dbgf_quarantine' THEN
+    EXECUTE 'GRANT SELECT ON work.copy TO PUBLIC';
+  END IF; RETURN i; END $$"""
+
+
+@BOTH
+def test_no_code_of_hers_runs_as_the_quarantine_role(work: Target) -> None:
+    """ANALYZE, which the server does by itself, computes a table's indexes as the table's owner."""
+    account = made(
+        work,
+        "CREATE TABLE work.copy AS SELECT * FROM public.customers",
+        ESCAPE,
+        "CREATE INDEX ON work.copy (work.escape(id))",
+        "ALTER FUNCTION work.escape(int) VOLATILE",
+        "CREATE MATERIALIZED VIEW work.kept AS SELECT work.escape(1)",
+    )
+    finished(work, account)
+    with work.bob() as bob:
+        assert refused(bob, "ANALYZE work.copy") == "42501"
+        assert refused(bob, "REINDEX TABLE work.copy") == "42501"
+        assert refused(bob, "REFRESH MATERIALIZED VIEW work.kept") == "42501"
+    assert work.ask("SELECT has_table_privilege('mallory', 'work.copy', 'SELECT')") is False
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "does", ["EXECUTE 'GRANT SELECT ON work.copy TO PUBLIC'", "PERFORM work.escape(1)"]
+)
+def test_nor_what_the_server_calls_without_asking_whether_it_may(work: Target, does: str) -> None:
+    """A range's own measure, on ANALYZE. It had to be immutable once, and was altered since."""
+    account = made(
+        work,
+        "CREATE TABLE work.copy (i int)",
+        ESCAPE,
+        "ALTER FUNCTION work.escape(int) VOLATILE",
+        "CREATE FUNCTION work.apart(a int, b int) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS $$"
+        f" BEGIN IF current_user = 'dbgf_quarantine' THEN {does}; END IF; RETURN a - b; END $$",
+        "CREATE TYPE work.span AS RANGE (subtype = int, subtype_diff = work.apart)",
+        "ALTER FUNCTION work.apart(int, int) VOLATILE",
+        "CREATE TABLE work.spans AS SELECT work.span(i, i + 1) FROM generate_series(1, 99) i",
+    )
+    finished(work, account)
+    with work.bob() as bob:
+        assert refused(bob, "ANALYZE work.spans") in ("42501", "0A000")
+    assert work.ask("SELECT has_table_privilege('mallory', 'work.copy', 'SELECT')") is False
+
+
+@BOTH
+def test_no_trigger_of_hers_fires_in_quarantine(work: Target) -> None:
+    """Whoever writes to what she left, a superuser above all, would run her code as themselves."""
+    account = made(
+        work,
+        "CREATE TABLE work.trap (i int) PARTITION BY RANGE (i)",
+        "CREATE TABLE work.traps PARTITION OF work.trap DEFAULT",
+        "CREATE FUNCTION work.sprung() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$",
+        "CREATE TRIGGER t BEFORE INSERT ON work.trap FOR EACH ROW EXECUTE FUNCTION work.sprung()",
+    )
+    finished(work, account)
+    work.tell("INSERT INTO work.trap VALUES (1)")
+    assert work.ask("SELECT count(*) FROM work.trap") == 1

@@ -111,7 +111,7 @@ def test_what_she_made_as_the_level_is_taken_over_too(oldest: Target) -> None:
     assert oldest.provisioner.summarise(WRITE) == before, "the level's own rights are untouched"
     with oldest.bob() as bob:
         bob.execute("DROP OWNED BY dbgf_quarantine CASCADE")
-        bob.execute("GRANT CREATE ON SCHEMA work TO dbgf_quarantine")
+        bob.execute("GRANT USAGE, CREATE ON SCHEMA work TO dbgf_quarantine")
         bob.execute("REVOKE USAGE ON SCHEMA work FROM mallory")
 
 
