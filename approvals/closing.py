@@ -43,6 +43,7 @@ def overdue() -> Q:
     )
 
 
+@leases.composed_once
 def cuts_due() -> QuerySet[Grant]:
     """Grants to be cut now: those not tried yet first, then the longest overdue.
 
@@ -55,6 +56,7 @@ def cuts_due() -> QuerySet[Grant]:
     return Grant.objects.filter(overdue() | again).order_by("attempts", "expires_at", "id")
 
 
+@leases.composed_once
 def cleanups_due() -> QuerySet[Grant]:
     """Grants that are cut and still have something to be cleaned up."""
     return Grant.objects.filter(

@@ -36,6 +36,7 @@ FIRST_RETRY = 0.5  # seconds; doubled with each attempt
 LAST_RETRY = 10.0
 
 
+@leases.composed_once
 def due() -> QuerySet[Grant]:
     """Grants whose opening may begin or be tried again now, oldest first."""
     now = clock.DbNow()

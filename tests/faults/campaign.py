@@ -39,6 +39,8 @@ MODULES = (
     "tests.faults.dying",
     "tests.faults.crowded",
     "tests.faults.partition",
+    "tests.faults.machine",
+    "tests.faults.hindsight",
 )
 
 

@@ -1,0 +1,208 @@
+"""What the machine itself arranged, and what must follow from it: a second opinion on every verb.
+
+Of the product's own code nothing decides here: facts are the witness's (`course`), the chain's
+arithmetic is the oracle's, and who is who is what the machine wrote down when it changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from approvals.chain import StageRule, StageState
+from approvals.states import GrantState, RequestState
+from approvals.states import StageState as S
+from tests.approvals import chain_oracle
+from tests.faults.course import Course
+from tests.faults.witness import moment
+from tests.world import HOUR
+
+G = GrantState
+OVER = (G.REVOKING, G.ENDED)
+STUCK = timedelta(seconds=30)  # law 6: what has failed so long may be abandoned
+
+# One wording of the policy: stages by name, with the least of each group, a total, how many denials
+# deny, and a deadline in seconds.
+Wording = tuple[tuple[str, Mapping[str, int], int, int, int | None], ...]
+WORDINGS: tuple[Wording, ...] = (
+    (("Database", {"dba": 1}, 1, 1, None),),
+    (("Database", {"dba": 1}, 1, 1, 600), ("Security", {"security": 1}, 1, 1, None)),
+    (("Both", {"dba": 1, "security": 1}, 2, 2, None),),
+    (("Three", {"dba": 1, "security": 1, "owners": 0}, 3, 2, 900),),
+    (("Database", {"dba": 2}, 2, 1, None), ("Security", {"security": 2}, 2, 1, 4000)),
+    (("Any", {"dba": 0, "security": 0}, 1, 1, None), ("All", {"dba": 3}, 3, 1, None)),
+)
+Scope = tuple[str, tuple[str, ...]]
+"""Where a level is, and what it may do there: as much of a scope as is changed here."""
+LONGEST = 8 * HOUR  # seconds, of any wording; a level's limit is half of it
+
+
+@dataclass
+class Book:
+    """Who is active and a member of what, and what is switched on. Ids throughout."""
+
+    active: set[int]
+    members: dict[str, set[int]]
+    groups: Mapping[str, str]  # name -> id as text
+    admins: frozenset[int]
+    wordings: dict[int, Wording]  # by the id of the policy's version; the last is in force
+    on: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(("target", "policy"), True))
+    level_on: dict[int, bool] = field(default_factory=dict)
+    # What the target would say of a level, what was stored of it, and what each request froze.
+    there: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    stored: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    frozen: dict[int, Scope] = field(default_factory=dict)
+    address: str = "orders"
+
+    @property
+    def wording(self) -> Wording:
+        return self.wordings[max(self.wordings)]
+
+    def scope_of(self, level: int) -> Scope:
+        return self.address, self.stored[level]
+
+    def is_in(self, person: int, group: str) -> bool:
+        return person in self.members[self.groups[group]]
+
+    def drawn(self, groups: Mapping[str, int], barred: set[int]) -> dict[int, frozenset[str]]:
+        """Whom a stage asks that is drawn now."""
+        held: dict[int, set[str]] = {}
+        for name in groups:
+            for person in self.members[self.groups[name]] & self.active - barred:
+                held.setdefault(person, set()).add(self.groups[name])
+        return {person: frozenset(names) for person, names in held.items()}
+
+    def still(self, course: Course, stage: Mapping[str, Any]) -> dict[int, frozenset[str]]:
+        """Of those whom a stage asked, who may decide in it yet."""
+        return {
+            person: frozenset(group for group in groups if person in self.members[group])
+            for person, groups in course.drawn(stage).items()
+            if person in self.active - course.barred
+            and any(person in self.members[group] for group in groups)
+        }
+
+    def states(self, course: Course, *, revoting: int | None = None) -> list[StageState]:
+        """The present round as the arithmetic is asked about this moment."""
+        people = [self.still(course, stage) for stage in course.round()]
+        return course.states(people, revoting=revoting)
+
+    def is_over(self, course: Course, now: datetime) -> bool:
+        """Whether nobody can decide it any more, whatever its stages say."""
+        row, stage = course.row, course.open_stage()
+        start, end = moment(row["starts_at"]), moment(row["pending_until"])
+        window = start and start + timedelta(seconds=row["duration"])
+        ends = [end, window, moment(stage["deadline_at"]) if stage else None]
+        gone = not ({row["requester_id"], row["beneficiary_id"]} <= self.active)
+        off = not (all(self.on.values()) and self.level_on[row["level_id"]])
+        return gone or off or any(one is not None and one <= now for one in ends)
+
+    def against_asking(self, person: int, level: int, seconds: int, live: list[Course]) -> set[str]:
+        """Every reason not to let somebody ask for a level."""
+        stages = [self.drawn(groups, {person}) for _, groups, *_ in self.wording]
+        same = [one for one in live if one.row["level_id"] == level]
+        asks = self.is_in(person, "developers") and self.on["target"] and self.level_on[level]
+        found = {
+            "not_requestable": not asks,
+            "no_policy": not self.on["policy"],
+            "invalid": not 0 < seconds <= LONGEST // 2,
+            "unfillable": not chain_oracle.fillable(asked(self.wording, stages, self.groups)),
+            "asked_already": any(one.row["beneficiary_id"] == person for one in same),
+        }
+        return {code for code, holds in found.items() if holds}
+
+    def against_voting(self, course: Course, person: int, decision: str, now: datetime) -> set[str]:
+        """Every reason not to count somebody's vote."""
+        stage = course.open_stage()
+        if course.row["state"] != RequestState.PENDING or stage is None:
+            return {"wrong_state"}
+        found = {"wrong_state"} if self.is_over(course, now) else set()
+        if person in course.barred:
+            found.add("self_approval")
+        if person not in self.still(course, stage):
+            return found | {"not_eligible", "wrong_stage"}
+        passed = [one for one in course.round() if one["state"] == S.PASSED]
+        if any(course.counting(one).get(person) == "approve" for one in passed):
+            found.add("already_counted")
+        if decision == "approve":
+            index = course.round().index(stage)
+            before = self.states(course, revoting=person)
+            code = chain_oracle.judge(before, index, person, person)[0]
+            found |= {code} - {"allowed"}
+        return found
+
+    def becomes(self, course: Course, index: int) -> S:
+        """What a stage that was open is to become, by the votes that count in it."""
+        stages = self.states(course)
+        stages[index] = replace(stages[index], passed=False)
+        if chain_oracle.denied(stages[index]):
+            return S.DENIED
+        return S.OPEN if chain_oracle.empty_slots(stages, index) else S.PASSED
+
+    def against_acting(self, action: str, course: Course, person: int, now: datetime) -> set[str]:
+        """Every reason not to let somebody do something to a grant."""
+        grant = course.grant or {}
+        holds, state = person == grant["beneficiary_id"], grant["state"]
+        takes = self.is_in(person, "owners") or self._approved(course, person)
+        looks_after = person in self.active and (
+            self.is_in(person, "owners") or person in self.admins
+        )
+        stuck = moment(grant["stuck_since"])
+        end, lease = moment(grant["expires_at"]), moment(grant["lease_until"])
+        found: dict[str, bool] = {}
+        match action:
+            case "release":
+                found = {"not_yours": not holds, "wrong_state": state in OVER}
+            case "revoke":
+                found = {"not_yours": not takes, "wrong_state": state in OVER}
+            case "reveal":
+                usable = state == G.ACTIVE and end is not None and end > now
+                shown = grant["revealed_at"] is not None
+                found = {"not_yours": not holds, "wrong_state": not usable or shown}
+            case "try_again":
+                busy = lease is not None and lease > now
+                found = {
+                    "not_yours": not (holds or takes or looks_after),
+                    "wrong_state": state != G.REVOKING or busy,
+                }
+            case "abandon":
+                found = {
+                    "wrong_state": state != G.REVOKING or grant["abandoned_at"] is not None,
+                    "self_abandon": holds or person == course.row["requester_id"],
+                    "not_yours": not looks_after,
+                    "not_stuck": stuck is None or stuck > now - STUCK,
+                    "already_counted": person in self.abandoners(course),
+                }
+        return {code for code, yes in found.items() if yes}
+
+    def _approved(self, course: Course, person: int) -> bool:
+        return any(course.counting(one).get(person) == "approve" for one in course.round())
+
+    def abandoners(self, course: Course) -> set[int]:
+        """Whose asking to give it up counts."""
+        since = moment((course.grant or {})["stuck_since"])
+        owners = self.members[self.groups["owners"]]
+        asked_since = {
+            person
+            for person, at in course.abandoners.items()
+            if since is not None and (moment(at) or since) >= since
+        }
+        return asked_since & self.active & (owners | self.admins)
+
+
+def asked(
+    wording: Wording, people: list[dict[int, frozenset[str]]], groups: Mapping[str, str]
+) -> list[StageState]:
+    """The chain of a wording before anybody voted, as the oracle reads it."""
+    return [
+        StageState(
+            rule=StageRule(
+                groups={groups[name]: least for name, least in minima.items()},
+                total=total,
+                deny_quorum=quorum,
+            ),
+            candidates=held,
+        )
+        for (_, minima, total, quorum, _), held in zip(wording, people, strict=True)
+    ]

@@ -1,0 +1,94 @@
+"""One request as the database witnessed it: its stages, candidates, votes and grant.
+
+Facts, row by row, and nothing that the product computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from approvals.chain import StageRule, StageState
+from approvals.states import UNDECIDED
+from approvals.states import StageState as S
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Course:
+    """One request as the witness has it: facts, and nothing computed."""
+
+    row: Row
+    stages: dict[int, Row] = field(default_factory=dict)
+    candidates: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    votes: dict[int, Row] = field(default_factory=dict)
+    grant: Row | None = None
+    abandoners: dict[int, str] = field(default_factory=dict)  # person id -> when they asked
+
+    @property
+    def pk(self) -> int:
+        return int(self.row["id"])
+
+    @property
+    def undecided(self) -> bool:
+        return self.row["state"] in UNDECIDED
+
+    @property
+    def barred(self) -> set[int]:
+        return {self.row[f"{who}_id"] for who in ("requester", "beneficiary", "last_edited_by")}
+
+    def round(self) -> list[Row]:
+        """The stages of the present round, in their order."""
+        now = [one for one in self.stages.values() if one["round"] == self.row["round"]]
+        return sorted(now, key=lambda one: int(one["order"]))
+
+    def open_stage(self) -> Row | None:
+        return next((one for one in self.round() if one["state"] == S.OPEN), None)
+
+    def drawn(self, stage: Mapping[str, Any]) -> dict[int, frozenset[str]]:
+        """Candidates of a stage, with the groups that they count as."""
+        held: dict[int, set[str]] = {}
+        for person, group in self.candidates.get(stage["id"], ()):
+            counts_as = {str(group), *stage["stand_ins"].get(str(group), ())} & set(stage["minima"])
+            held.setdefault(person, set()).update(counts_as)
+        return {person: frozenset(groups) for person, groups in held.items()}
+
+    def counting(self, stage: Mapping[str, Any]) -> dict[int, str]:
+        """Whose vote counts in a stage, and what it says."""
+        return {
+            vote["voter_id"]: vote["decision"]
+            for vote in self.votes.values()
+            if vote["stage_id"] == stage["id"] and not (vote["replaced_at"] or vote["voided_at"])
+        }
+
+    def states(
+        self,
+        drawn: Sequence[Mapping[int, frozenset[str]]] | None = None,
+        *,
+        revoting: int | None = None,
+    ) -> list[StageState]:
+        """The present round as the arithmetic is asked: with other candidates than those drawn, and
+        without the vote that somebody is about to replace, where these are given."""
+        stages = self.round()
+        people = drawn if drawn is not None else [self.drawn(stage) for stage in stages]
+        return [
+            self._state(stage, held, revoting) for stage, held in zip(stages, people, strict=True)
+        ]
+
+    def _state(
+        self, stage: Row, held: Mapping[int, frozenset[str]], revoting: int | None
+    ) -> StageState:
+        votes = self.counting(stage)
+        if revoting is not None and stage["state"] == S.OPEN:
+            votes.pop(revoting, None)
+        return StageState(
+            rule=StageRule(
+                groups=stage["minima"], total=stage["total"], deny_quorum=stage["deny_quorum"]
+            ),
+            candidates=held,
+            approvals=frozenset(who for who, said in votes.items() if said == "approve"),
+            denials=frozenset(who for who, said in votes.items() if said == "deny"),
+            passed=stage["state"] == S.PASSED,
+        )
