@@ -39,7 +39,10 @@ class Presence:
         self._lock = threading.Lock()
 
     def keep(self) -> None:
-        """Hold the lock; take another where the connection was lost. Raises DatabaseError."""
+        """Hold the lock; take another where the connection was lost. Raises DatabaseError.
+
+        Where another process has the same, this one has none until the next look.
+        """
         with self._lock:
             if self._own is None:
                 self._begin()
@@ -63,7 +66,11 @@ class Presence:
         own.inc_thread_sharing()  # a process may have several sweepers
         key = secrets.randbelow(2**31 - 1) + 1
         with own.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s, %s)", [LOCKS, key])
+            # Not waited for: another process may have drawn the same, and the sweep must go on.
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, key])
+            if cursor.fetchone() != (True,):
+                own.close()
+                return
         self._own, self.mark = own, f"{key:08x}"
 
     def _end(self) -> None:

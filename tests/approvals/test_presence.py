@@ -88,3 +88,17 @@ def test_the_same_lock_in_another_database_keeps_nothing_of_ours(worker, grant, 
         elsewhere.execute("SELECT pg_advisory_lock(%s, %s)", [presence.LOCKS, key])
         worker.leave()
         assert presence.free_the_dead() == 1
+
+
+def test_who_draws_the_mark_of_another_waits_for_nobody_and_draws_again(worker, monkeypatch):
+    draws = iter([6, 6, 7])
+    monkeypatch.setattr("secrets.randbelow", lambda _: next(draws))
+    worker.keep()
+    other = Presence()
+    try:
+        other.keep()
+        assert other.mark == presence.NOBODY
+        other.keep()
+        assert (worker.mark, other.mark) == ("00000007", "00000008")
+    finally:
+        other.leave()
