@@ -106,6 +106,9 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
     Call it inside a transaction. Only the rows themselves are read, and of them only what tells
     whether they fit: the look is made twice a second and mostly finds nothing, and planning it
     with eight joins took ten times as long as running it. `whole` reads the rest.
+
+    It locks no more rows than one target takes, however many targets' are due: what is locked and
+    not taken would be skipped by the others who look in this moment, and left lying for a look.
     """
     rows = _without_lead(due, room)
     if full := room.full():
@@ -114,7 +117,7 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
         rows = rows.exclude(~FIRST_CUT, target__in=busy)
     rows = rows.select_for_update(of=("self",), skip_locked=True)
     rows = rows.only("target_id", "state", "cut_at", "attempts")
-    return [grant for grant in rows[: room.free * room.batch] if _fits(grant, room)]
+    return [grant for grant in rows[: room.batch] if _fits(grant, room)]
 
 
 def _without_lead(due: QuerySet[Grant], room: Room) -> QuerySet[Grant]:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from django.db import connection, connections, transaction
 
-from approvals import administration, closing, grants, opening, workflow
+from approvals import administration, closing, grants, leases, opening, workflow
 from approvals.errors import DebugflowError, NotAllowed, WrongState
 from approvals.models import AccessRequest, Grant, StepKind, Vote
 from approvals.provisioning.memory import MemoryServer
@@ -382,3 +382,29 @@ def test_while_a_target_is_being_changed_nothing_is_opened_on_it(world: World, c
     opening.open_grant(grant.pk, worker="w1")
     grant.refresh_from_db()
     assert grant.state == GrantState.ACTIVE
+
+
+def test_two_who_look_at_once_share_what_is_due_at_one_target(world: World):
+    """Whoever looks first locks what one piece of work takes, and not what it must leave."""
+    made = [world.approved().pk for _ in range(4)]
+    looked, second = threading.Event(), threading.Event()
+
+    def pick(before: threading.Event, done: threading.Event, until: threading.Event) -> list[int]:
+        before.wait(timeout=10)
+        try:
+            with transaction.atomic():
+                picked = leases.pick(opening.due(), leases.Room(free=9, batch=2))
+                done.set()
+                until.wait(timeout=10)
+                return [grant.pk for grant in picked]
+        finally:
+            done.set()
+            connections.close_all()
+
+    at_hand = threading.Event()
+    at_hand.set()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pick, at_hand, looked, second)
+        other = pool.submit(pick, looked, second, at_hand)
+        assert first.result() == made[:2]
+        assert other.result() == made[2:]
