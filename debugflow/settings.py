@@ -202,6 +202,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # At the default of 100 a worker exits, and the sweeper inside it with it.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# Nor may it exit because the broker answered with an error, as one that is full does.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_POOL_ACQUIRE_TIMEOUT = 5
 # SIGTERM waits for tasks as long as they take; SIGQUIT this many seconds, then hands them back.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 10.0

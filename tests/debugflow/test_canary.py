@@ -55,6 +55,11 @@ def keys(valkey: EmbeddedValkey) -> dict[str, int]:
         return {key: client.ttl(key) for key in client.keys()}
 
 
+def refused(broker: redis.Redis, command: str) -> int:
+    """How often the broker has refused this command since it began."""
+    return int(broker.info("commandstats").get(f"cmdstat_{command}", {}).get("rejected_calls", 0))
+
+
 def test_a_stopped_broker_is_seen_while_the_sweeper_beats_on(
     control: Control, valkey: EmbeddedValkey
 ):
@@ -71,6 +76,20 @@ def test_a_stopped_broker_is_seen_while_the_sweeper_beats_on(
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
         eventually(lambda: served_after(stopped))
+
+
+def test_a_worker_that_comes_to_a_full_broker_waits_and_does_not_exit(
+    control: Control, valkey: EmbeddedValkey
+):
+    """The broker takes the connection and answers with errors what the worker begins with."""
+    with redis.Redis.from_url(valkey.url) as broker:
+        broker.config_set("maxmemory", "1")
+        with worker(control, valkey) as process:
+            eventually(lambda: process.poll() is not None or refused(broker, "set") > 1)
+            assert process.poll() is None
+            assert not heartbeats.serving().exists()
+            broker.config_set("maxmemory", "0")
+            eventually(heartbeats.serving().exists)
 
 
 def test_a_worker_without_a_free_thread_serves_nobody(control: Control, valkey: EmbeddedValkey):
