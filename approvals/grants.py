@@ -111,15 +111,19 @@ def revoke(grant_id: int, *, by: Person, reason: str) -> Grant:
 
 @verb("try_again.refused", grant_subject)
 def try_again(grant_id: int, *, by: Person) -> Grant:
-    """Have the next attempt at closing it made now. Raises NotAllowed, WrongState."""
+    """Have the next attempt at closing it made now. Raises NotAllowed, WrongState.
+
+    What is due already is left as it is: whoever asks over and over must neither put it off nor
+    fill the log.
+    """
     grant = _locked(grant_id)
     now = clock.now()
     if (refusal := may_try_again(grant, by, now)) is not None:
         raise refusal.error()
-    # Never later: whoever asks over and over must not put off what is due.
-    grant.next_try_at = min(grant.next_try_at or now, now)
-    grant.save(update_fields=["next_try_at"])
-    log.record("grant.tried_again", actor=actor(by), subject=grant, at=now)
+    if grant.next_try_at is None or grant.next_try_at > now:
+        grant.next_try_at = now
+        grant.save(update_fields=["next_try_at"])
+        log.record("grant.tried_again", actor=actor(by), subject=grant, at=now)
     queue.ring(CLOSE_TASK, grant.pk)
     return grant
 

@@ -200,6 +200,18 @@ class TestTryNow:
         assert close(stuck).state == GrantState.ENDED
         assert told(stuck, "grant.tried_again") == [("grant.tried_again", name)]
 
+    def test_over_and_over_it_is_told_once_for_each_attempt(self, world: World, clock, stuck: Any):
+        for _ in range(3):
+            grants.try_again(stuck.pk, by=world.alice)
+        due = Grant.objects.get(pk=stuck.pk).next_try_at
+        clock.forward(1)
+        grants.try_again(stuck.pk, by=world.bob)
+        assert Grant.objects.get(pk=stuck.pk).next_try_at == due
+        assert told(stuck, "grant.tried_again") == [("grant.tried_again", "alice")]
+        assert close(stuck).state == GrantState.REVOKING  # it fails, and is to be tried later
+        grants.try_again(stuck.pk, by=world.bob)
+        assert told(stuck, "grant.tried_again")[1:] == [("grant.tried_again", "bob")]
+
     def test_the_bell_is_rung(self, world: World, stuck: Any, django_capture_on_commit_callbacks):
         with django_capture_on_commit_callbacks() as callbacks:
             grants.try_again(stuck.pk, by=world.alice)

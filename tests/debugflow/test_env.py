@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from debugflow import env
+from debugflow.embedded.state import CHECKOUT
 
 NAME = "STORY"
 
@@ -202,3 +206,17 @@ def test_what_is_no_network_is_refused_with_an_example(given, value):
     given(value)
     with pytest.raises(ImproperlyConfigured, match=r"STORY must list networks like 10\.1\.2\.0/24"):
         env.networks(NAME)
+
+
+def test_a_command_without_its_settings_says_which_in_one_line():
+    """Whoever runs `doctor` to see what is missing must not be shown a traceback."""
+    run = subprocess.run(
+        [sys.executable, "manage.py", "doctor"],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "The settings cannot be used: Set SECRET_KEY (or SECRET_KEY_FILE) in the environment.\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", told)

@@ -42,6 +42,8 @@ KINDS = {
     "approve": "vote", "deny": "vote", "release": "end", "revoke": "end", "on": "switch",
     "off": "switch",
 }  # fmt: skip
+# Of what is due already, it is not put off.
+CHANGING_NOTHING = {"try_again"}
 TO_A_DATABASE = 100
 MOST_TOLD = 100  # lines of what was wrong
 UNTOLD = {"expire", "open", "close", "sweep", "compare", "deactivate", "activate", "leave", "join",
@@ -79,7 +81,8 @@ def _untold(crowd: Crowd, done: Sequence[Done], look: Look) -> Iterator[str]:
     told_yes.pop((ids["ada"], "cancel"), None)  # nobody could fill its chain after her change
     yield from (f"refused, and not in the log: {one}" for one in refused - told_no)
     yield from (f"in the log as refused, and nobody was: {one}" for one in told_no - refused)
-    yield from (f"done, and not in the log: {one}" for one in succeeded - told_yes)
+    untold = (one for one in succeeded - told_yes if one[1] not in CHANGING_NOTHING)
+    yield from (f"done, and not in the log: {one}" for one in untold)
     yield from (f"in the log, and nobody was told so: {one}" for one in told_yes - succeeded)
 
 

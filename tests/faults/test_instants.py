@@ -35,6 +35,7 @@ OPENING = [("open", instant) for instant in INSTANTS["open"]]
 OPENING_MANY = [("open many", instant) for instant in INSTANTS["open many"]]
 EXTENDING = [("extend", instant) for instant in INSTANTS["extend"]]
 CLOSING = [(verb, instant) for verb in ("cut", "clean") for instant in INSTANTS[verb]]
+CLOSING_MANY = [(verb, one) for verb in ("cut many", "clean many") for one in INSTANTS[verb]]
 
 
 def unlocked(boundaries: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -238,6 +239,41 @@ def test_a_closer_stopped_in_mid_step_changes_nothing_later(shared: Place, verb,
     assert _in_quarantine(shared, grant)
 
 
+@pytest.mark.parametrize(("verb", "instant"), CLOSING_MANY)
+def test_a_closer_of_many_killed_in_mid_step_is_taken_over(shared: Place, verb, instant, clock):
+    made = _many_to_be_closed(shared, verb)
+    killed(verb, made, instant)
+    clock.forward(LEASES)
+    for grant in made:
+        ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), unlocked(CLOSING_MANY))
+def test_a_closer_of_many_stopped_in_mid_step_changes_nothing_later(
+    shared: Place, verb, instant, clock
+):
+    made = _many_to_be_closed(shared, verb)
+    with stopped(verb, made, instant) as closer:
+        clock.forward(LEASES)
+        for grant in made:
+            ends(shared, grant)
+        before = [seen(shared, grant) for grant in made]
+        assert closer.resume() == 0
+    assert [seen(shared, grant) for grant in made] == before
+
+
+def _many_to_be_closed(place: Place, verb: str) -> list[Grant]:
+    """Two released accesses with live sessions, whose holders own nothing."""
+    made = [opened(place) for _ in range(2)]
+    for grant in made:
+        place.sign_in(grant, grants.reveal(grant.pk, by=place.world.alice).password)
+        grants.release(grant.pk, by=place.world.alice)
+    if verb == "clean many":
+        for grant in made:
+            closing.run_all(closing.claim(StepKind.CUT, worker="w", only=grant.pk))
+    return made
+
+
 def _to_be_closed(place: Place, verb: str) -> Grant:
     """A released access with a live session, its holder owning a table in each of two databases."""
     grant = opened(place)
@@ -284,9 +320,16 @@ def _taken_away(place: Place, grant: Grant) -> None:
 def _stopped_holding(
     place: Place, processes: ExitStack, verb: str, instant: str
 ) -> tuple[Grant, Child]:
-    grant = place.approved() if verb.startswith("open") else _to_be_closed(place, verb)
-    what = [grant, place.approved()] if verb == "open many" else grant
-    return grant, processes.enter_context(stopped(verb, what, instant))
+    what: Any
+    match verb:
+        case "open many":
+            what = [place.approved(), place.approved()]
+        case "cut many" | "clean many":
+            what = _many_to_be_closed(place, verb)
+        case _:
+            what = place.approved() if verb == "open" else _to_be_closed(place, verb)
+    process = processes.enter_context(stopped(verb, what, instant))
+    return what[0] if isinstance(what, list) else what, process
 
 
 def test_the_page_names_every_instant():

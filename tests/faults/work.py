@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from approvals import closing, leases, opening, targets
 from approvals.errors import ProvisionError
 from approvals.models import Grant, StepKind
-from approvals.provisioning.postgresql import PostgreSQL, clean, cut, roles
+from approvals.provisioning.postgresql import PostgreSQL, clean, cut, roles, together
 from approvals.provisioning.postgresql import opening as opening_many
 from approvals.sweeper import Sweeper
 from tests.faults.children import outlive_nobody
@@ -82,6 +83,16 @@ INSTANTS: dict[str, dict[str, Instant]] = {
         "writing it down": before(leases, "free_at"),
         "written down": after(closing, "_cut"),
     },
+    "cut many": {
+        "claimed": before(PostgreSQL, "cut_many"),
+        "openers ended": after(together, "_ended_openers"),
+        "sign-in blocked": after(together, "_close_all"),
+        "sessions ended": after(together, "_end_sessions"),
+        "memberships withdrawn": after(together, "withdraw"),
+        "before writing it down": before(closing, "_cut"),
+        "writing it down": before(leases, "free_at"),
+        "written down": after(closing, "_cut"),
+    },
     "clean": {
         "claiming": after(leases, "pick"),
         "claimed": before(PostgreSQL, "clean"),
@@ -89,6 +100,14 @@ INSTANTS: dict[str, dict[str, Instant]] = {
         "one database of two emptied": after(clean, "_empty"),
         "both emptied": before(clean, "_drop"),
         "role dropped": after(PostgreSQL, "clean"),
+        "read back": before(closing, "_ended"),
+        "saying ended": before(closing, "move_all"),
+        "said": after(closing, "_ended"),
+    },
+    "clean many": {
+        "claimed": before(PostgreSQL, "clean_many"),
+        "before dropping": before(together, "_drop_bare"),
+        "roles dropped": after(together, "_drop_bare"),
         "read back": before(closing, "_ended"),
         "saying ended": before(closing, "move_all"),
         "said": after(closing, "_ended"),
@@ -104,7 +123,9 @@ LOCKED = {
     ("open many", "in the fence"),
     ("open many", "activating"),
     ("cut", "writing it down"),
+    ("cut many", "writing it down"),
     ("clean", "saying ended"),
+    ("clean many", "saying ended"),
 }
 
 
@@ -152,6 +173,12 @@ def _clean(grant: int) -> None:
     closing.run_all(_due(closing.claim(StepKind.CLEAN, worker="doomed", only=grant)))
 
 
+def _close_many(kind: StepKind, made: list[int]) -> None:
+    closing.run_all(
+        _due([job for pk in made for job in closing.claim(kind, worker="doomed", only=pk)])
+    )
+
+
 def _due(jobs: list[Any]) -> list[Any]:
     if not jobs:
         raise SystemExit("nothing was due")
@@ -174,7 +201,9 @@ ATTEMPTS: dict[str, Callable[[Any], None]] = {
     "open many": _open_many,
     "extend": _extend,
     "cut": _cut,
+    "cut many": partial(_close_many, StepKind.CUT),
     "clean": _clean,
+    "clean many": partial(_close_many, StepKind.CLEAN),
 }
 
 
