@@ -140,6 +140,11 @@ class Book:
             return S.DENIED
         return S.OPEN if chain_oracle.empty_slots(stages, index) else S.PASSED
 
+    def changes_nothing(self, action: str, course: Course, now: datetime) -> bool:
+        """Whether another try is asked for while it is due in any case."""
+        due = moment((course.grant or {})["next_try_at"])
+        return action == "try_again" and due is not None and due <= now
+
     def against_acting(self, action: str, course: Course, person: int, now: datetime) -> set[str]:
         """Every reason not to let somebody do something to a grant."""
         grant = course.grant or {}

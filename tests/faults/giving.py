@@ -68,6 +68,7 @@ class Giving(Arranging):
             lambda: results.append(verb(pk, by=by, **more)),
             against=reasons[by.pk],
             by=by,
+            changes=not self.book.changes_nothing(action, course, now),
         ):
             self.followed(course, action, results[0], bool(waiting))
 

@@ -59,11 +59,19 @@ class Watched(RuleBasedStateMachine):
         self.watched_since: dict[str, datetime] = {}  # accounts that no grant knows
         self.spoilt: set[int] = set()  # grants whose account somebody else has meddled with
 
-    def do(self, name: str, call: Callable[[], Any], *, against: set[str], by: User) -> bool:
+    def do(
+        self,
+        name: str,
+        call: Callable[[], Any],
+        *,
+        against: set[str],
+        by: User,
+        changes: bool = True,
+    ) -> bool:
         """Make one step; whether it was done.
 
         It must be refused exactly for a reason that is in `against`, with one Event of that and
-        no change, or else be done, and something told of it.
+        no change, or else be done, and something told of it, if it is foretold to change anything.
         """
         self.seen["steps"] += 1
         refused = _refused(call)
@@ -77,7 +85,8 @@ class Watched(RuleBasedStateMachine):
             self.seen.update((f"{name} refused", f"refused: {code}"))
             return False
         assert not against, f"{name} was done, and there is {against} against it"
-        assert look.events, f"{name} was done, and nothing tells of it"
+        assert changes or not look.changes, f"{name} was to change nothing: {look.changes}"
+        assert bool(look.events) == changes, f"{name} was done, and {look.events} tell of it"
         assert not told, f"{name} was done, and the log tells {told}"
         self.seen[name] += 1
         return True
