@@ -6,3 +6,7 @@ class ApprovalsConfig(AppConfig):
 
     def ready(self) -> None:
         from approvals import events  # noqa: F401  (declares what the audit log may be told)
+        from approvals.log_reading import LogReader
+        from audit import reading
+
+        reading.register(LogReader())

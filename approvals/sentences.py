@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
 from approvals.states import EndReason
+from audit.search import SEARCHED
 
 if TYPE_CHECKING:
     from approvals.models import AccessRequest
@@ -133,6 +134,11 @@ def _abandon_voided(event: Event, data: dict[str, Any]) -> str:
     left = data.get("reason") == "left"
     why = "they could not ask it now" if left else "what they had given up on was over"
     return f"took no account of {data.get('person', 'somebody')} asking to abandon it: {why}"
+
+
+def _searched(event: Event, data: dict[str, Any]) -> str:
+    terms = str(data.get("searched") or "")
+    return f"searched the audit log for {terms}" if terms else "looked at the audit log"
 
 
 QUARANTINED: Final = {
@@ -286,6 +292,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "alarm.raised": _alarm("raised an alarm"),
     "alarm.ended": _alarm("ended an alarm"),
     "secrets.rotated": _rotated,
+    SEARCHED: _searched,
     "submit.refused": _refused("ask for access"),
     "vote.refused": _refused("vote"),
     "cancel.refused": _refused("cancel the request"),

@@ -18,5 +18,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("approvals.api.urls")),
     path("metrics", metrics, name="metrics"),
+    path("", include("audit.urls")),
     path("", include("approvals.urls")),
 ]

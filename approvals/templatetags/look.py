@@ -33,8 +33,9 @@ from approvals.states import (
     StageState,
     look,
 )
-from approvals.views.viewer import viewer, zone_of
+from approvals.views.viewer import viewer
 from audit import clock
+from audit.zones import zone_of
 
 register = template.Library()
 register.filter("sentence", event_sentence)

@@ -17,8 +17,9 @@ from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
 from approvals.models import AccessLevel, AccessRequest
 from approvals.policy import PlannedStage
-from approvals.views.viewer import viewer, zone_of
+from approvals.views.viewer import viewer
 from audit import clock
+from audit.zones import zone_of
 
 if TYPE_CHECKING:
     from approvals.people import Person

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db.models import Model, QuerySet
 
@@ -22,14 +21,6 @@ PAGE = 25
 def viewer(request: HttpRequest) -> Person:
     """The signed-in person: the middleware lets nobody else reach a view."""
     return cast("Person", request.user)
-
-
-def zone_of(person: object) -> ZoneInfo:
-    """The person's own time zone; UTC for whoever has none, or one that does not exist."""
-    try:
-        return ZoneInfo(getattr(person, "time_zone", "") or "UTC")
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        return ZoneInfo("UTC")
 
 
 @dataclass(frozen=True)

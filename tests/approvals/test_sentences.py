@@ -10,8 +10,9 @@ from approvals import events
 from approvals.lengths import apart, lasting
 from approvals.sentences import REASONS, TELLERS, event_sentence
 from audit.models import Event
+from audit.search import SEARCHED
 
-ACTIONS = [*events.MOVES, *events.VERBS, *events.REFUSALS]
+ACTIONS = [*events.MOVES, *events.VERBS, *events.REFUSALS, SEARCHED]
 
 
 def told(action: str, **data: object) -> str:

@@ -1,0 +1,107 @@
+"""The audit log's page: one line to search by, and a sentence for each Event that is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from audit import clock, log
+from audit.log import Actor, Subject
+from audit.models import Event
+from audit.reading import reader
+from audit.search import HINTS, SEARCHED, Found, Term, TookTooLong, Unsearchable, find, parse
+from audit.zones import zone_of
+
+LOG = Subject("log", "", "the audit log", "log")
+SHOWN = ("action", "thread", "address", "agent", "request_id", "policy_version", "scope_hash")
+TOO_LONG = "That takes too long to find. Narrow it, by a time (since:7d), a person or a target."
+
+
+@dataclass(frozen=True)
+class Told:
+    """One Event as the page shows it."""
+
+    event: Event
+    sentence: str
+    page: str
+    refused: bool
+    details: dict[str, str]
+    data: dict[str, Any]
+    wrong: list[str]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A term of the search, and the search without it."""
+
+    term: Term
+    without: str
+
+
+@never_cache
+@require_safe
+def search(request: HttpRequest) -> HttpResponse:
+    """Search what the viewer may see. A search is an Event itself; further pages of it are not."""
+    text, before = request.GET.get("q", ""), request.GET.get("before", "")
+    terms, found, problem = _found(request, text, before)
+    if not before and not problem:
+        _tell(request, terms)
+    context = {
+        "now": clock.now(),
+        "text": text,
+        "chips": [_chip(terms, number) for number in range(len(terms))],
+        "told": [_told(event) for event in found.events],
+        "next": found.next,
+        "first": not before,
+        "problem": problem,
+        "hints": HINTS.values(),
+    }
+    return render(request, "audit/log.html", context, status=422 if problem else 200)
+
+
+def _found(request: HttpRequest, text: str, before: str) -> tuple[list[Term], Found, str]:
+    terms: list[Term] = []
+    try:
+        terms = parse(text)
+        return terms, find(request.user, terms, zone=zone_of(request.user), before=before), ""
+    except Unsearchable as error:
+        return terms, Found((), None), str(error)
+    except TookTooLong:
+        return terms, Found((), None), TOO_LONG
+
+
+def _tell(request: HttpRequest, terms: Sequence[Term]) -> None:
+    with transaction.atomic():
+        log.record(
+            SEARCHED,
+            actor=Actor.of(request.user),
+            subject=LOG,
+            searched=" ".join(map(str, terms)),
+        )
+
+
+def _chip(terms: Sequence[Term], number: int) -> Chip:
+    without = [str(term) for at, term in enumerate(terms) if at != number]
+    return Chip(terms[number], " ".join(without))
+
+
+def _told(event: Event) -> Told:
+    values = {name.replace("_", " "): str(getattr(event, name)) for name in SHOWN}
+    return Told(
+        event=event,
+        sentence=reader().sentence(event),
+        page=reader().page(event),
+        refused=event.action.endswith(".refused"),
+        details={name: value for name, value in values.items() if value},
+        data=event.data,
+        wrong=event.mismatches(),
+        hash=bytes(event.leaf_hash).hex(),
+    )
