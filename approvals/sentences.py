@@ -5,7 +5,7 @@ Plain text for pages, mails and chat alike; what they look like is the templates
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
@@ -62,6 +62,13 @@ def event_sentence(event: Event) -> str:
     return f"{who} {words}."
 
 
+def tell_also(tellers: Mapping[str, Teller]) -> None:
+    """Tell of other packages' actions, too. Raises ValueError for one that is told already."""
+    if twice := TELLERS.keys() & tellers.keys():
+        raise ValueError(f"told twice: {', '.join(sorted(twice))}")
+    TELLERS.update(tellers)
+
+
 def headline(request: AccessRequest) -> str:
     """“alice asks for read-only on orders for 1 h”."""
     asks = f"{request.requester} asks"
@@ -71,7 +78,7 @@ def headline(request: AccessRequest) -> str:
     return f"{asks} for {level} on {target} for {lasting(request.duration)}"
 
 
-def _constant(words: str) -> Teller:
+def saying(words: str) -> Teller:
     return lambda event, data: words
 
 
@@ -232,15 +239,15 @@ def _not_compared(event: Event, data: dict[str, Any]) -> str:
     return f"failed to compare {event.subject_label} with what it should hold: {error}"
 
 
-def _named(words: str) -> Teller:
+def naming(words: str) -> Teller:
     return lambda event, data: f"{words} {event.subject_label}"
 
 
 TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.submitted": _submitted,
-    "accessrequest.pending": _constant("put the request back to be decided"),
+    "accessrequest.pending": saying("put the request back to be decided"),
     "accessrequest.changes_requested": _with_note("asked for changes"),
-    "accessrequest.approved": _constant("completed the chain: approved"),
+    "accessrequest.approved": saying("completed the chain: approved"),
     "accessrequest.denied": _with_note("ended the request: denied"),
     "accessrequest.cancelled": _with_note("cancelled the request"),
     "accessrequest.expired": _with_note("closed the request"),
@@ -255,29 +262,29 @@ TELLERS: Final[dict[str, Teller]] = {
     "vote.cast": _voted,
     "vote.replaced": _voted_anew,
     "vote.voided": _voided,
-    "grant.scheduled": _constant("scheduled the access"),
-    "grant.provisioning": _constant("began to open the access"),
+    "grant.scheduled": saying("scheduled the access"),
+    "grant.provisioning": saying("began to open the access"),
     "grant.active": _opened,
     "grant.revoking": _ending,
     "grant.cut": _cut,
     "grant.ended": _ended,
     "grant.attempt_failed": _attempt_failed,
     "grant.quarantined": _quarantined,
-    "grant.revealed": _constant("was shown the credential, once"),
-    "grant.tried_again": _constant("asked for the next try at closing it to be made now"),
+    "grant.revealed": saying("was shown the credential, once"),
+    "grant.tried_again": saying("asked for the next try at closing it to be made now"),
     "grant.abandon_asked": _with_note("asked to abandon it, which takes one more person"),
     "grant.abandon_voided": _abandon_voided,
     "grant.abandoned": _abandoned,
-    "target.created": _named("added the target"),
-    "target.changed": _named("changed the target"),
-    "accesslevel.created": _named("added the level"),
-    "accesslevel.changed": _named("changed the level"),
-    "policy.changed": _named("changed the policy"),
-    "policy.published": _named("published a new version of the policy"),
-    "target.deleted": _named("deleted the target"),
-    "accesslevel.deleted": _named("deleted the level"),
-    "policy.deleted": _named("deleted the policy"),
-    "permissions.changed": _named("changed who may do what on"),
+    "target.created": naming("added the target"),
+    "target.changed": naming("changed the target"),
+    "accesslevel.created": naming("added the level"),
+    "accesslevel.changed": naming("changed the level"),
+    "policy.changed": naming("changed the policy"),
+    "policy.published": naming("published a new version of the policy"),
+    "target.deleted": naming("deleted the target"),
+    "accesslevel.deleted": naming("deleted the level"),
+    "policy.deleted": naming("deleted the policy"),
+    "permissions.changed": naming("changed who may do what on"),
     "target.drifted": _drifted,
     "session.ended_elsewhere": _ended_elsewhere,
     "reconciliation.removed": _accounts("removed {names} from {target}, which nobody should have"),
@@ -285,8 +292,8 @@ TELLERS: Final[dict[str, Teller]] = {
     "reconciliation.held_back": _accounts("removes nothing on {target} until allowed: {names}"),
     "reconciliation.allowed": _accounts("allowed {names} to be ended on {target}"),
     "reconciliation.failed": _not_compared,
-    "installation.settled": _constant("made the restored database fit to go on"),
-    "installation.restored": _constant(
+    "installation.settled": saying("made the restored database fit to go on"),
+    "installation.restored": saying(
         "confirmed that the database was restored here, so that removals go on"
     ),
     "alarm.raised": _alarm("raised an alarm"),

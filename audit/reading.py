@@ -19,6 +19,9 @@ class Reader(Protocol):
     def visible_to(self, person: Any) -> EventQuerySet:
         """The Events that this person may see."""
 
+    def reads_all(self, person: Any) -> bool:
+        """Whether this person sees every Event, and where it came from: address and agent."""
+
     def about_target(self, name: str) -> Q:
         """The Events on a target of that name: its own, and those of all that was asked there."""
 
@@ -32,6 +35,9 @@ class Reader(Protocol):
 class _Nobody:
     def visible_to(self, person: Any) -> EventQuerySet:
         return Event.objects.none()
+
+    def reads_all(self, person: Any) -> bool:
+        return False
 
     def about_target(self, name: str) -> Q:
         return Q(pk__in=())

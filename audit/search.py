@@ -107,7 +107,8 @@ def _term(word: str) -> Term:
     if not colon or not re.fullmatch(r"[a-z]+", key):
         return Term("", word)
     if key not in HINTS:
-        raise Unsearchable(f"There is no filter “{key}”. Put quotation marks around a colon.")
+        known = ", ".join(HINTS)
+        raise Unsearchable(f"There is no filter “{key}”. There are: {known}.")
     if not value:
         raise Unsearchable(f"“{key}:” needs a value: {HINTS[key]}.")
     return Term(key, value)

@@ -20,17 +20,20 @@ from audit.search import HINTS, SEARCHED, Found, Term, TookTooLong, Unsearchable
 from audit.zones import zone_of
 
 LOG = Subject("log", "", "the audit log", "log")
-SHOWN = ("action", "thread", "address", "agent", "request_id", "policy_version", "scope_hash")
+SHOWN = ("action", "thread", "request_id", "policy_version", "scope_hash")
+# Where somebody sits is not everybody's business.
+SHOWN_TO_AUDITORS = (*SHOWN, "address", "agent")
 TOO_LONG = "That takes too long to find. Narrow it, by a time (since:7d), a person or a target."
 
 
 @dataclass(frozen=True)
 class Told:
-    """One Event as the page shows it."""
+    """One Event as the page shows it; `together` searches for what was done at once with it."""
 
     event: Event
     sentence: str
     page: str
+    together: str
     refused: bool
     details: dict[str, str]
     data: dict[str, Any]
@@ -54,11 +57,12 @@ def search(request: HttpRequest) -> HttpResponse:
     terms, found, problem = _found(request, text, before)
     if not before and not problem:
         _tell(request, terms)
+    shown = SHOWN_TO_AUDITORS if reader().reads_all(request.user) else SHOWN
     context = {
         "now": clock.now(),
         "text": text,
         "chips": [_chip(terms, number) for number in range(len(terms))],
-        "told": [_told(event) for event in found.events],
+        "told": [_told(event, shown) for event in found.events],
         "next": found.next,
         "first": not before,
         "problem": problem,
@@ -93,12 +97,13 @@ def _chip(terms: Sequence[Term], number: int) -> Chip:
     return Chip(terms[number], " ".join(without))
 
 
-def _told(event: Event) -> Told:
-    values = {name.replace("_", " "): str(getattr(event, name)) for name in SHOWN}
+def _told(event: Event, shown: Sequence[str]) -> Told:
+    values = {name.replace("_", " "): str(getattr(event, name)) for name in shown}
     return Told(
         event=event,
         sentence=reader().sentence(event),
         page=reader().page(event),
+        together=str(Term("origin", event.request_id)) if event.request_id else "",
         refused=event.action.endswith(".refused"),
         details={name: value for name, value in values.items() if value},
         data=event.data,

@@ -5,4 +5,5 @@ class DebugflowConfig(AppConfig):
     name = "debugflow"
 
     def ready(self) -> None:
-        from debugflow import checks, signals  # noqa: F401  (registered by being imported)
+        # Registered by being imported.
+        from debugflow import checks, signals, telling  # noqa: F401

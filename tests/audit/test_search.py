@@ -17,7 +17,7 @@ from guardian.shortcuts import assign_perm
 from approvals import opening
 from approvals.errors import NotAllowed
 from approvals.models import Target
-from audit import log, reading
+from audit import context, log, reading
 from audit.clock import now
 from audit.log import Actor, Subject
 from audit.models import Event
@@ -200,7 +200,7 @@ class TestFinding:
         assert "No longer what was hashed: actor_name" in page(auditor)
 
     def test_a_search_that_takes_too_long_is_given_up(self, world, auditor: Client, monkeypatch):
-        class Slow:
+        class Slow(reading._Nobody):
             def visible_to(self, person: Any) -> Any:
                 return Event.objects.extra(where=["pg_sleep(1) IS NOT NULL"])
 
@@ -231,6 +231,17 @@ class TestWhoSeesWhat:
             assert sentences(client, f"request:{request.pk}")
             assert sentences(client, "action:target")
             assert sentences(client, "action:policy") == []
+
+    def test_where_somebody_sits_only_auditors_see(self, world: World, auditor: Client):
+        with context.bind(request_id="r1", address="192.0.2.7", agent="Netscape/4"):
+            request = world.submit("alice")
+        text = f"request:{request.pk}"
+        assert {"192.0.2.7", "Netscape/4"} <= set(re.findall(r"[\w./]+", page(auditor, text)))
+        for person in (world.alice, world.olga, world.bob):
+            told = page(signed_in(person), text)
+            assert "read-only on orders for alice" in told
+            assert "192.0.2.7" not in told
+            assert "Netscape" not in told
 
     def test_a_superuser_sees_everything(self, world: World):
         world.submit("alice")
@@ -267,7 +278,9 @@ class TestSearchesAreTold:
 
 
 def test_a_target_is_told_apart_from_another_by_its_name(world: World, auditor: Client):
-    Target.objects.create(name="orders two", kind="memory", environment="production", created_at=now())
+    Target.objects.create(
+        name="orders two", kind="memory", environment="production", created_at=now()
+    )
     body = page(auditor, 'target:"orders two"')
     assert 'target:"orders two"' in unescape(body)
     assert "Nothing is found" in body
