@@ -32,6 +32,7 @@ class Told:
 
     event: Event
     sentence: str
+    about: str
     page: str
     together: str
     refused: bool
@@ -102,6 +103,7 @@ def _told(event: Event, shown: Sequence[str]) -> Told:
     return Told(
         event=event,
         sentence=reader().sentence(event),
+        about=" · ".join([event.subject_label, event.thread.replace(":", " ")]).removeprefix(" · "),
         page=reader().page(event),
         together=str(Term("origin", event.request_id)) if event.request_id else "",
         refused=event.action.endswith(".refused"),
