@@ -109,6 +109,13 @@ class VoteForm(forms.Form):
     replaces = forms.IntegerField(required=False, min_value=0)
 
 
+class CommentForm(forms.Form):
+    """What somebody says, and the last Event that they had seen."""
+
+    comment = forms.CharField(required=False, strip=True)
+    after = forms.IntegerField(required=False, min_value=0)
+
+
 class ReasonForm(forms.Form):
     """Why somebody does what may be asked about afterwards."""
 

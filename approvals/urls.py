@@ -13,6 +13,7 @@ urlpatterns = [
     path("ask/<int:pk>/preview/", ask.preview, name="ask-preview"),
     path("requests/<int:pk>/", requests.show, name="request"),
     path("requests/<int:pk>/vote/", requests.vote, name="request-vote"),
+    path("requests/<int:pk>/comment/", requests.comment, name="request-comment"),
     path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
     path("queue/", queue.queue, name="queue"),
     path("grants/", grants.index, name="grants"),

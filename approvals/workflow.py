@@ -280,7 +280,7 @@ def vote(
     that they saw in this stage (0 for none), so that the same form sent twice is a conflict.
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
-    request = _locked(request_id)
+    request = locked_request(request_id)
     now = request.locked_at
     if scope_hash != request.scope_hash:
         raise WrongState(
@@ -308,7 +308,8 @@ def vote(
     return request
 
 
-def _locked(request_id: int) -> AccessRequest:
+def locked_request(request_id: int) -> AccessRequest:
+    """The request, its row locked and the time then read. Raises WrongState if there is none."""
     try:
         return AccessRequest.objects.locked(request_id)
     except AccessRequest.DoesNotExist:
@@ -411,7 +412,7 @@ def _close_stages(request: AccessRequest, *, by: object, now: datetime) -> None:
 @verb("cancel.refused", request_subject)
 def cancel(request_id: int, *, by: Person) -> AccessRequest:
     """Take a request back before it is decided. Raises NotAllowed, WrongState."""
-    request = _locked(request_id)
+    request = locked_request(request_id)
     now = request.locked_at
     if (refusal := policy.may_cancel(request, by)) is not None:
         raise refusal.error()

@@ -216,6 +216,23 @@ class Candidate(models.Model):
         return f"{self.user} of {self.group}"
 
 
+class Mention(models.Model):
+    """Somebody was named in the discussion of a request, and has not answered since."""
+
+    request = models.ForeignKey(AccessRequest, models.CASCADE, related_name="mentions")
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["person", "request"], name="mention_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.person} by {self.author}"
+
+
 class VoteQuerySet(models.QuerySet["Vote"]):
     def counting(self) -> Self:
         return self.filter(replaced_at__isnull=True, voided_at__isnull=True)

@@ -8,12 +8,13 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from approvals import discussion
 from approvals.models import AccessRequest, Grant
 from approvals.views.progress import progress, with_progress
 from approvals.views.viewer import viewer
 from audit import clock
 
-URGENT, ASKED, HELD = 3, 6, 12  # how many of each fit a page that is read in a glance
+URGENT, ASKED, HELD, MENTIONS = 3, 6, 12, 6  # how many of each fit a page that is read in a glance
 
 
 @never_cache
@@ -27,6 +28,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "now": clock.now(),
         "held": held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD],
         "waiting": progress(with_progress(waiting)[:URGENT]),
+        "mentions": discussion.open_mentions(person)[:MENTIONS],
         "asked": progress(with_progress(asked).order_by("-pk")[:ASKED]),
     }
     return render(request, "approvals/home.html", context)

@@ -13,9 +13,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from approvals import access, chain, policy, workflow
+from approvals import access, chain, discussion, policy, workflow
 from approvals.errors import Invalid
-from approvals.forms import VoteForm
+from approvals.forms import CommentForm, VoteForm
 from approvals.models import AccessRequest, Grant, RequestStage, Vote
 from approvals.states import UNDECIDED, GrantState, StageState
 from approvals.views.viewer import viewer
@@ -59,6 +59,28 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
         context |= {"comment": values["comment"], "problems": error.fields.get("comment")}
         return render(request, "approvals/request.html", context, status=422)
     messages.success(request, "Your vote counts. It is written in the timeline.")
+    return redirect("request", asked.pk)
+
+
+@never_cache
+@require_POST
+def comment(request: HttpRequest, pk: int) -> HttpResponse:
+    asked = _asked(request, pk)
+    form = CommentForm(request.POST)
+    if not form.is_valid():
+        raise Invalid("This form is damaged. Open the request again and write there.")
+    text, after = form.cleaned_data["comment"], form.cleaned_data["after"] or 0
+    try:
+        said = discussion.comment(asked.pk, by=viewer(request), text=text, after=after)
+    except Invalid as error:
+        context = _context(_asked(request, pk), viewer(request))
+        context |= {"saying": text, "unsaid": error.fields.get("comment")}
+        return render(request, "approvals/request.html", context, status=422)
+    if unseen := said.data["unseen"]:
+        names = " and ".join(unseen)
+        messages.warning(request, f"Said. But {names} cannot see this request, and is not told.")
+    else:
+        messages.success(request, "Said. It is in the timeline, and cannot be changed.")
     return redirect("request", asked.pk)
 
 

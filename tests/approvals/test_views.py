@@ -130,7 +130,7 @@ def test_no_verb_answers_to_get_and_none_acts_without_a_csrf_token(world, sign_i
     patterns = get_resolver("approvals.urls").url_patterns
     names = [str(one.name) for one in patterns if isinstance(one, URLPattern)]
     verbs = [name for name in names if "-" in name and name != "ask-level"]
-    assert len(verbs) == 8
+    assert len(verbs) == 9
     for address in (
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",
