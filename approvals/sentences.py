@@ -262,7 +262,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "vote.cast": _voted,
     "vote.replaced": _voted_anew,
     "vote.voided": _voided,
-    "comment.added": saying("said"),
+    "comment.added": saying("commented"),
     "grant.scheduled": saying("scheduled the access"),
     "grant.provisioning": saying("began to open the access"),
     "grant.active": _opened,

@@ -170,7 +170,7 @@ class TestPages:
             assert client.post(f"{page}comment/", given).status_code == 302
         body = client.get(page).content.decode()
         assert body.count("&lt;b&gt;@carol&lt;/b&gt; which replica?") == 1
-        assert "bob said." in body
+        assert "bob commented." in body
         home = signed_in(world.carol).get("/").content.decode()
         assert "Asked to look" in home
         assert "bob named you" in home
