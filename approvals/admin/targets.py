@@ -260,7 +260,8 @@ class AccessLevelAdmin(HoldersAdmin):
     def lines(self, level: AccessLevel) -> SafeString | str:
         if not level.summary:
             return NO_RIGHTS
-        rows = format_html_join("", "<li>{}</li>", ((line,) for line in level.summary))
+        lines = [provisioning.get(level.target.kind).in_words(level.summary), *level.summary]
+        rows = format_html_join("", "<li>{}</li>", ((line,) for line in lines if line))
         return format_html("<ul>{}</ul>", rows)
 
     def _target(self, request: HttpRequest, level: AccessLevel | None) -> Target | None:

@@ -212,6 +212,11 @@ class Provisioner(abc.ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address(self.config.model_dump())}>"
 
+    @classmethod
+    def in_words(cls, summary: Sequence[str]) -> str:
+        """What the lines of a level's summary come to, in one sentence; empty for no opinion."""
+        return ""
+
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Let the verbs called inside, on this object and by one caller, share connections."""

@@ -6,7 +6,7 @@ Words and colours of states come from `states`; nothing is decided here.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -19,10 +19,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from psycopg.conninfo import make_conninfo
 
-from approvals import access, grants
+from approvals import access, grants, provisioning
 from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
-from approvals.models import AccessRequest, Grant, RequestStage
+from approvals.models import AccessRequest, Grant, RequestStage, Target
 from approvals.sentences import event_sentence, headline
 from approvals.states import (
     ABANDONED,
@@ -106,6 +106,15 @@ def unspoofed(text: str) -> str:
     The letters of right-to-left scripts need none, and stay as they are.
     """
     return text.translate(OVERRIDES)
+
+
+@register.simple_tag
+def in_words(target: Target, summary: Sequence[str]) -> str:
+    """What a level's rights come to, in a sentence; empty where its kind of target tells none."""
+    try:
+        return provisioning.get(target.kind).in_words(summary)
+    except (Invalid, ImportError, AttributeError):
+        return ""
 
 
 @register.filter

@@ -43,6 +43,7 @@ from .roles import OPEN_DEADLINE, extend_account, open_account
 from .summary import summarise_level
 from .survey import end_elsewhere, survey_target
 from .together import clean_together, cut_together
+from .words import in_words
 
 SIGN_IN_DEADLINE = 5
 """Seconds for trying a new secret; a person waits for it."""
@@ -75,6 +76,11 @@ class PostgreSQL(Provisioner):
 
     config: ServerConfig
     _looks: dict[LevelRights, _Look] | None = None
+
+    @classmethod
+    def in_words(cls, summary: Sequence[str]) -> str:
+        """See `Provisioner.in_words`."""
+        return in_words(summary)
 
     @functools.cached_property
     def _dialer(self) -> Dialer:
