@@ -17,7 +17,7 @@ from audit.log import timeline
 from audit.models import Event
 from tests.world import World
 
-pytestmark = pytest.mark.usefixtures("committed")
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)

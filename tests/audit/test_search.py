@@ -128,7 +128,7 @@ class TestFinding:
         assert len(sentences(auditor, f"{told} since:{exactly}")) == 1
         assert sentences(auditor, f"{told} until:{exactly}") == []
 
-    def test_refusals_alone_or_not_at_all(self, world: World, auditor: Client, committed: None):
+    def test_refusals_alone_or_not_at_all(self, world: World, auditor: Client):
         request = world.submit()
         with pytest.raises(NotAllowed):
             world.vote(request, "mallory")
