@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Named after the lock file's content: another lock file is another stamp, a mere new date is not.
 STAMP := .venv/.installed-$(shell cksum < requirements-dev.lock | tr ' ' '-')
 
-.PHONY: demo test check bench faults up clean venv
+.PHONY: demo test check bench faults screenshots up clean venv
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -24,6 +24,9 @@ bench: $(STAMP)
 
 faults: $(STAMP)
 	$(RUN) -m tests.faults.campaign
+
+screenshots: $(STAMP)
+	$(RUN) -m tests.browser.screenshots
 
 check: $(STAMP)
 	$(RUN) -m ruff format --check .

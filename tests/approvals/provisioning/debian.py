@@ -6,12 +6,7 @@ the tests do the same on their first use. No cluster of Debian's own is made or 
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +14,10 @@ from pathlib import Path
 from debugflow.embedded.postgres import EmbeddedPostgres
 from debugflow.embedded.server import clean_environment
 from debugflow.embedded.state import EmbeddedError, run_as
+from tests import packages
 
 PACKAGE = "postgresql-15"
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
-FETCHED_WITHIN = 80
-"""Seconds for all that needs the network; a test may take 120. What unpacks is never ended
-half-way, which would leave the machine's packages in disorder."""
-LOCK = Path("/run/lock/debugflow-test-packages")
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/debugflow-tests.conf")
 """Where Debian's scripts look whether the package shall make and start a cluster."""
 
@@ -48,21 +40,7 @@ class DebianPostgres(EmbeddedPostgres):
 
 def missing() -> str:
     """Install the package if it is not there; return why it is not to be had, or nothing."""
-    if _there():
-        return ""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return f"there is no {PROGRAMS}, and only root on Debian can install {PACKAGE}"
-    with LOCK.open("a") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # two test processes may come here at once
-        if _there():
-            return ""
-        with _no_cluster_is_made():
-            told = _install()
-    return "" if _there() else f"{PACKAGE} could not be installed: {told[-300:]}"
-
-
-def _there() -> bool:
-    return (PROGRAMS / "postgres").exists()
+    return packages.missing(PACKAGE, PROGRAMS / "postgres", meanwhile=_no_cluster_is_made())
 
 
 @contextmanager
@@ -73,37 +51,6 @@ def _no_cluster_is_made() -> Iterator[None]:
         yield
     finally:
         NO_CLUSTER.unlink()
-
-
-def _install() -> str:
-    """Return the end of what apt-get said last."""
-    argv = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=20", "-o", "Acquire::Retries=1"]
-    install = [*argv, "install", "--no-install-recommends", PACKAGE]
-    fetch = [*install, "--download-only"]
-    end = time.monotonic() + FETCHED_WITHIN
-    fetched, said = _run(fetch, end)
-    if not fetched:
-        _run([*argv, "update"], end)
-        fetched, said = _run(fetch, end)
-    return _run([*install, "--no-download"])[1] if fetched else said
-
-
-def _run(argv: list[str], end: float | None = None) -> tuple[bool, str]:
-    """Whether it came to a good end before `end` on the monotonic clock, and what it said."""
-    try:
-        ended = subprocess.run(
-            argv,
-            check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=None if end is None else max(1.0, end - time.monotonic()),
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"fetching it took more than {FETCHED_WITHIN} s"
-    return ended.returncode == 0, ended.stdout.strip()
 
 
 if __name__ == "__main__":

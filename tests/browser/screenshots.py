@@ -1,0 +1,120 @@
+"""`make screenshots`: every page in both themes and widths, to be looked at; not a test.
+
+    python -m tests.browser.screenshots [FOLDER]
+
+Starts an installation of its own, has the cast ask and decide, and writes for each page
+PERSON-PAGE-WIDTH-THEME.png.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from playwright.sync_api import Browser, Page
+
+from debugflow.embedded.installation import Installation
+from debugflow.embedded.state import scratch
+from tests.browser import chromium
+from tests.browser.people import WIDTHS, Person, Theme, sign_in
+
+FOLDER = Path("screenshots")
+
+
+@dataclass(frozen=True)
+class Shot:
+    who: str
+    name: str
+    address: str
+
+
+def main(folder: Path) -> int:
+    if why := chromium.missing():
+        sys.stderr.write(f"{why}\n")
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch() as directory, chromium.started() as browser:
+        site = Installation(directory, port=0, out=sys.stderr)
+        try:
+            site.start()
+            shots = list(_shots(*_story(browser, site.url)))
+            for theme in get_args(Theme):
+                for width in WIDTHS:
+                    _take(browser, site.url, shots, folder, width, theme)
+        finally:
+            site.stop()
+    sys.stdout.write(f"{len(list(folder.glob('*.png')))} pictures are in {folder}/\n")
+    return 0
+
+
+def _story(browser: Browser, url: str) -> tuple[str, str]:
+    """A request that waits and one that is open, each with its address."""
+    alice, bob, carol = (sign_in(browser, url, name) for name in ("alice", "bob", "carol"))
+    opened = _ask(alice.page, "read-only", "Orders hang since 10:40; locks on payments?")
+    for person in (bob, carol):
+        person.page.goto(opened)
+        person.page.get_by_role("button", name=re.compile("^Approve")).click()
+        person.page.wait_for_load_state()
+    waiting = _ask(alice.page, "read-write", "Set order 4711 to paid, as the customer has paid.")
+    bob.page.goto(waiting)
+    bob.page.locator("#saying").fill("@carol is this the same as last week?")
+    bob.page.get_by_role("button", name="Say it").click()
+    bob.page.wait_for_load_state()
+    alice.page.goto(opened)
+    alice.page.get_by_role("link", name="Connect").wait_for()
+    for person in (alice, bob, carol):
+        person.page.context.close()
+    return waiting, opened
+
+
+def _ask(page: Page, level: str, reason: str) -> str:
+    page.goto("/ask/")
+    page.get_by_role("link", name=re.compile(level)).first.click()
+    page.get_by_label("Why").fill(reason)
+    page.get_by_label(re.compile("^Ticket")).fill("OPS-7")
+    page.get_by_role("button", name=re.compile("^Ask")).click()
+    page.wait_for_url("**/requests/*/")
+    return page.url
+
+
+def _shots(waiting: str, opened: str) -> Iterator[Shot]:
+    yield Shot("alice", "home", "/")
+    yield Shot("alice", "ask", "/ask/")
+    yield Shot("alice", "request", opened)
+    yield Shot("alice", "grants", "/grants/")
+    yield Shot("bob", "home", "/")
+    yield Shot("bob", "queue", "/queue/")
+    yield Shot("bob", "request", waiting)
+    yield Shot("carol", "home", "/")
+    yield Shot("mallory", "home", "/")
+    yield Shot("mallory", "queue", "/queue/")
+    yield Shot("mallory", "ask", "/ask/")
+    yield Shot("olga", "grants", "/grants/?show=all")
+    yield Shot("ada", "audit", "/audit/")
+    yield Shot("ada", "audit-refused", "/audit/?q=acter:bob")
+    yield Shot("ada", "admin", "/admin/")
+    yield Shot("ada", "admin-policies", "/admin/approvals/policy/")
+    yield Shot("ada", "not-found", "/requests/999/")
+
+
+def _take(
+    browser: Browser, url: str, shots: list[Shot], folder: Path, width: str, theme: Theme
+) -> None:
+    people: dict[str, Person] = {}
+    for shot in shots:
+        if shot.who not in people:
+            people[shot.who] = sign_in(browser, url, shot.who, width=WIDTHS[width], theme=theme)
+        page = people[shot.who].page
+        page.goto(shot.address)
+        name = f"{shot.who}-{shot.name}-{width}-{theme}.png"
+        page.screenshot(path=folder / name, full_page=True)
+    for person in people.values():
+        person.page.context.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER))
