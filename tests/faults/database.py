@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -94,14 +94,17 @@ def crashed(at: Between) -> Iterator[None]:
 def stopped(at: Between) -> Iterator[None]:
     """All its processes stand still, and the kernel goes on acknowledging what is sent there."""
     found = processes_in(at.control.postgres.directory / "data", "postgres")
-    for pid in found:
-        os.kill(pid, signal.SIGSTOP)
+    _tell(found, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        _tell(found, signal.SIGCONT)
+
+
+def _tell(processes: Iterable[int], number: signal.Signals) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):  # a backend whose client has just gone
+            os.kill(pid, number)
 
 
 @contextmanager
