@@ -20,4 +20,7 @@ class DomainErrorMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, DebugflowError):
             return None
-        return render(request, "approvals/refused.html", {"error": error}, status=error.status)
+        page = render(request, "approvals/refused.html", {"error": error}, status=error.status)
+        if (wait := getattr(error, "wait", None)) is not None:
+            page["Retry-After"] = str(wait)
+        return page

@@ -1,18 +1,26 @@
-"""Sign-ins in the audit log: the good, the bad and the end."""
+"""Sign-ins in the audit log: the good, the bad and the end; and how long they last."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db import transaction
 from django.dispatch import receiver
+from django.utils import timezone
 
 from audit import log
 from audit.actions import declare
 from audit.log import ANONYMOUS, Actor, Subject
 
-declare("account.signed_in", "account.signed_out", "account.sign_in_failed")
+declare(
+    "account.signed_in",
+    "account.signed_out",
+    "account.sign_in_failed",
+    "account.password_changed",
+)
 
 
 def _subject(user: Any) -> Subject:
@@ -21,7 +29,9 @@ def _subject(user: Any) -> Subject:
 
 @receiver(user_logged_in)
 @transaction.atomic
-def signed_in(sender: Any, user: Any, **kwargs: Any) -> None:
+def signed_in(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    """The session ends at its age, however busy it is: each change would prolong it otherwise."""
+    request.session.set_expiry(timezone.now() + timedelta(seconds=settings.SESSION_COOKIE_AGE))
     log.record("account.signed_in", actor=Actor.of(user), subject=_subject(user))
 
 

@@ -6,15 +6,17 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
+from debugflow.accounts import views as accounts
 from debugflow.metrics import metrics
 
 urlpatterns = [
-    path(
-        "sign-in/",
-        auth.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True),
-        name="sign-in",
-    ),
+    path("sign-in/", accounts.SignIn.as_view(), name="sign-in"),
     path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
+    path("password/", accounts.Password.as_view(), name="password"),
+    path(".well-known/change-password", accounts.change_password, name="change-password"),
+    # Before the admin's own, which would sign people in and change passwords without our Events.
+    path("admin/login/", accounts.admin_sign_in),
+    path("admin/password_change/", accounts.change_password),
     path("admin/", admin.site.urls),
     path("api/v1/", include("approvals.api.urls")),
     path("metrics", metrics, name="metrics"),

@@ -26,8 +26,10 @@ from debugflow.accounts.models import User
 if TYPE_CHECKING:
     ChangeForm = UserChangeForm[User]
     Admin = DjangoUserAdmin[User]
+    GroupFields = forms.ModelForm[Group]
 else:
     ChangeForm = UserChangeForm
+    GroupFields = forms.ModelForm
     Admin = DjangoUserAdmin
 
 admin.site.site_header = admin.site.site_title = "debugflow"
@@ -101,11 +103,24 @@ def _tell(action: str, request: HttpRequest, user: User) -> None:
 admin.site.unregister(Group)
 
 
+class GroupForm(GroupFields):
+    """Django's form, with a name that reads as it is written: policies and stages show it."""
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise forms.ValidationError(
+                "It holds characters that nobody sees, or that turn the others around."
+            )
+        return name
+
+
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin):
     """Who is in a group is on each person's page. A group that carries permissions, and which,
     is for superusers: to be in it is to have them."""
 
+    form = GroupForm
     actions = None
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

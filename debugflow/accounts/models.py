@@ -13,3 +13,14 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.get_username()
+
+
+class SignInLimit(models.Model):
+    """One counter of `throttle`: tries at an account, from an address, or by a known browser."""
+
+    key = models.CharField(max_length=64, primary_key=True)  # a hash: it names nobody
+    free_at = models.DateTimeField(db_index=True)  # when all of its tries can be had again
+    told = models.BooleanField(default=False)  # whether its being used up has its Event
+
+    def __str__(self) -> str:
+        return self.key

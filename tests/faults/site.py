@@ -31,7 +31,7 @@ PAGES = ("/", "/api/v1/grants/", "/api/v1/requests/")
 PATIENCE = 60.0  # seconds for an answer; what is too slow is measured, not cut short
 PAUSE = 0.1  # seconds between two looks at a page
 CSRF = "c" * 32
-BACKEND = "django.contrib.auth.backends.ModelBackend"
+BACKEND = "debugflow.accounts.backends.PasswordBackend"
 
 
 def through(url: str, port: int) -> str:

@@ -1,0 +1,205 @@
+"""Every address that this site answers, each with the object that stands behind it in a test."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from guardian.shortcuts import assign_perm
+
+from approvals import closing, grants, opening
+from approvals.errors import ProvisionError
+from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
+from audit.models import Event
+from debugflow import health
+from tests.conftest import Clock
+from tests.world import World
+
+PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
+# Patterns that are regular expressions, by how the table calls them.
+EXPRESSIONS = {
+    r"/admin/^(?P<app_label>approvals|audit|accounts|auth)/$": "/admin/<app>/",
+    r"/admin/(?P<url>.*)$": "/admin/<anything>",
+    "/api/v1/": "/api/v1/<anything>",
+}
+SEES_RECORDS = ("accessrequest", "requeststage", "vote", "grant", "step", "event")
+SETS_UP = ("target", "accesslevel", "policy")
+PASSWORD = "a long password"
+
+
+def routes() -> list[str]:
+    """Every address as the table writes it, such as `/requests/<pk>/vote/`."""
+    found = [EXPRESSIONS.get(raw, PLACE.sub(r"<\1>", raw)) for raw in _patterns(get_resolver())]
+    return [*dict.fromkeys(found), *health.PATHS]
+
+
+def _patterns(resolver: URLResolver, prefix: str = "/") -> Iterator[str]:
+    for entry in resolver.url_patterns:
+        address = prefix + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from _patterns(entry, address)
+        else:
+            assert isinstance(entry, URLPattern)
+            yield address
+
+
+@dataclass
+class Place:
+    """A world in which there is something behind every address, and a person in every role.
+
+    alice has one request that waits for bob's vote, one access that is open and one that cannot be
+    closed. The auditor reads records and recordings; the administrator sets up what can be asked.
+    """
+
+    world: World
+    waiting: AccessRequest
+    grant: Grant
+    stuck: Grant
+
+    def address(self, route: str) -> str:
+        """Where a browser would go for `route`."""
+        return PLACE.sub(lambda found: self._behind(route, found[1]), route)
+
+    def _behind(self, route: str, name: str) -> str:
+        match name:
+            case "pk":
+                return str(self._numbers(route)[route.removeprefix("/api/v1").split("/")[1]])
+            case "id" | "object_id":
+                return str(self._objects()[route.split("/")[3]])
+            case "content_type_id":
+                return str(ContentType.objects.get_for_model(self.world.target).pk)
+            case "app":
+                return "approvals"
+            case "anything":
+                return "no/such/thing"
+        raise AssertionError(f"{route}: what stands for <{name}>?")
+
+    def _numbers(self, route: str) -> dict[str, int]:
+        """The objects of the site and the API, by the first word of the address."""
+        world = self.world
+        failing = route.endswith(("/try-again/", "/abandon/"))
+        return {
+            "ask": world.read.pk,
+            "requests": self.waiting.pk,
+            "grants": self.stuck.pk if failing else self.grant.pk,
+            "targets": world.target.pk,
+            "levels": world.read.pk,
+        }
+
+    def _objects(self) -> dict[str, int]:
+        """The admin's objects, by the name of their model."""
+        world = self.world
+        newest = {
+            "requeststage": RequestStage,
+            "vote": Vote,
+            "step": Step,
+            "event": Event,
+        }
+        return {
+            "target": world.target.pk,
+            "accesslevel": world.read.pk,
+            "policy": world.policy.pk,
+            "accessrequest": self.waiting.pk,
+            "grant": self.grant.pk,
+            "user": world.bob.pk,
+            "group": world.groups["dba"].pk,
+            "<content_type_id>": world.target.pk,
+            **{name: model._default_manager.latest("pk").pk for name, model in newest.items()},
+        }
+
+    def body(self, route: str) -> dict[str, Any]:
+        """What a POST has to say to be understood, where it has to say anything."""
+        wish = {"duration": 3600, "reason": "Orders hang since 10:40."}
+        vote = {"decision": "approve", "scope_hash": self.waiting.scope_hash}
+        reason = {"reason": "Not needed any more."}
+        match route.split("/")[-2:]:
+            case ["vote", ""]:
+                return vote
+            case ["comment", ""]:
+                return {"comment": "Which replica?"}
+            case ["revoke", ""] | ["abandon", ""]:
+                return reason
+        match route:
+            case "/ask/<pk>/" | "/ask/<pk>/preview/":
+                return wish
+            case "/api/v1/requests/" | "/api/v1/requests/preview/":
+                return {**wish, "level": self.world.write.pk}
+            case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
+                return {"username": "alice", "password": PASSWORD}
+        return {}
+
+    def send(self, client: Client, method: str, route: str, **more: Any) -> Any:
+        """The answer to one request; whatever it changed is undone."""
+        body, address = self.body(route), self.address(route)
+        kind: dict[str, Any] = {}
+        if route.startswith("/api/"):
+            body, kind = json.dumps(body), {"content_type": "application/json"}  # type: ignore[assignment]
+        with undone():
+            if method in ("GET", "HEAD", "OPTIONS"):
+                return client.generic(method, address, **more)
+            if method == "POST":
+                return client.post(address, body, **kind, **more)
+            return client.generic(method, address, "{}", "application/json", **more)
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Rolls back, and lets verbs that insist on a transaction of their own have it inside."""
+    block = transaction.atomic()
+    block._from_testcase = True  # type: ignore[attr-defined]  # as Django's own test cases do it
+    with block:
+        yield
+        transaction.set_rollback(True)
+
+
+def settle(world: World, clock: Clock) -> Place:
+    """The place of the table: see `Place`."""
+    _appoint(world, "auditor", *(f"view_{name}" for name in SEES_RECORDS))
+    assign_perm("approvals.audit_target", world.people["auditor"], world.target)
+    rights = [f"{verb}_{name}" for verb in ("add", "change", "delete", "view") for name in SETS_UP]
+    _appoint(world, "administrator", *rights)
+    stuck = _stuck(world, clock)
+    grant = _opened(world, level=world.write)
+    return Place(world, world.submit(), grant, stuck)
+
+
+def _opened(world: World, **wish: Any) -> Grant:
+    grant: Grant = world.approved(**wish)
+    opening.open_grant(grant.pk, worker="w1")
+    grant.refresh_from_db()
+    return grant
+
+
+def _stuck(world: World, clock: Clock) -> Grant:
+    grant = _opened(world)
+    world.server.fail_next("cut", ProvisionError(), times=2)
+    grants.revoke(grant.pk, by=world.bob, reason="Enough.")
+    closing.close_grant(grant.pk, worker="w1")
+    clock.forward(31)
+    closing.close_grant(grant.pk, worker="w1")
+    grant.refresh_from_db()
+    return grant
+
+
+def _appoint(world: World, name: str, *permissions: str) -> None:
+    people = type(world.ada).objects
+    person = people.create_user(name, f"{name}@example.com", PASSWORD, is_staff=True)
+    person.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    world.people[name] = person
+
+
+def signed_in(place: Place, who: str) -> Client:
+    """`who`'s browser; `nobody` has not signed in. Errors are answers and not exceptions."""
+    client = Client(raise_request_exception=False)
+    if who != "nobody":
+        client.force_login(place.world.people[who])
+    return client
