@@ -49,6 +49,10 @@ VERBS: Final = (
     "alarm.raised",
     "alarm.ended",
     "secrets.rotated",
+    "service.made",
+    "token.made",
+    "token.revoked",
+    "token.used",
 )
 REFUSALS: Final = (
     "submit.refused",
@@ -63,6 +67,9 @@ REFUSALS: Final = (
     "abandon.refused",
     "reconciliation.refused",
     "administration.refused",
+    "token.make_refused",
+    "token.revoke_refused",
+    "token.refused",
 )
 
 declare(*MOVES, *VERBS, *REFUSALS)

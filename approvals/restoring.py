@@ -12,7 +12,7 @@ from typing import Final
 from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 
-from approvals import grants, heartbeats, installation
+from approvals import grants, heartbeats, installation, tokens
 from approvals.errors import Invalid, WrongState
 from approvals.models import Grant
 from approvals.states import EndReason, GrantState
@@ -28,11 +28,12 @@ NOTE: Final = (
 
 @dataclass(frozen=True)
 class Settled:
-    """How many numbering sequences moved on, grants ended unopened, and sign-ins ended."""
+    """How many numbering sequences moved on, grants ended unopened, sign-ins and tokens ended."""
 
     sequences: int
     grants: int
     sessions: int
+    tokens: int
 
 
 @transaction.atomic
@@ -42,7 +43,7 @@ def settle(*, margin: int = MARGIN) -> Settled:
     1. Pass over `margin` numbers of every sequence: the lost ones are in use elsewhere, as names
        of accounts on targets, in mails and in copies of the audit log.
     2. End what was not open yet: it may have been opened, used and taken away since.
-    3. End all sign-ins: some were ended since. Forget passwords not shown yet: some were since.
+    3. End all sign-ins and tokens, forget passwords not shown yet: some were since.
     4. Have somebody confirm (`reconcile --restored`) before the reconciler removes anything.
 
     Raises Invalid for a margin below 1; WrongState while a sweeper works with it, and where the
@@ -58,6 +59,7 @@ def settle(*, margin: int = MARGIN) -> Settled:
         sequences=_pass_over(margin),
         grants=_end_unopened(),
         sessions=Session.objects.all().delete()[0],
+        tokens=tokens.end_all(),
     )
     Grant.objects.not_ended().update(secret="")
     log.record(
@@ -67,6 +69,7 @@ def settle(*, margin: int = MARGIN) -> Settled:
         passed_over=margin,
         ended=settled.grants,
         signed_out=settled.sessions,
+        tokens=settled.tokens,
     )
     return settled
 

@@ -143,6 +143,12 @@ def _abandon_voided(event: Event, data: dict[str, Any]) -> str:
     return f"took no account of {data.get('person', 'somebody')} asking to abandon it: {why}"
 
 
+def _token_used(event: Event, data: dict[str, Any]) -> str:
+    called = f"{data.get('method') or ''} {data.get('path') or ''}".strip()
+    words = f"used the token {event.subject_label}"
+    return f"{words} for {called}" if called else words
+
+
 def _searched(event: Event, data: dict[str, Any]) -> str:
     terms = str(data.get("searched") or "")
     return f"searched the audit log for {terms}" if terms else "looked at the audit log"
@@ -300,6 +306,13 @@ TELLERS: Final[dict[str, Teller]] = {
     "alarm.raised": _alarm("raised an alarm"),
     "alarm.ended": _alarm("ended an alarm"),
     "secrets.rotated": _rotated,
+    "service.made": naming("made the account of a service,"),
+    "token.made": naming("made a token of the API:"),
+    "token.revoked": naming("revoked the token"),
+    "token.used": _token_used,
+    "token.refused": _refused("use a token"),
+    "token.make_refused": _refused("make a token"),
+    "token.revoke_refused": _refused("revoke a token"),
     SEARCHED: _searched,
     "submit.refused": _refused("ask for access"),
     "vote.refused": _refused("vote"),

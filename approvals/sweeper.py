@@ -21,6 +21,7 @@ from django.db import connections
 
 from approvals import (
     alarms,
+    answers,
     closing,
     comparison,
     heartbeats,
@@ -40,6 +41,7 @@ logger = structlog.get_logger(__name__)
 THREADS_MOST = 64
 COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
+ANSWERS_EVERY = 60.0
 # Grants of one target that a thread takes on at once, to be opened, cut or cleaned up together.
 # Measured: of 25 each costs a quarter more, for the connections and the looks that all share; of 50
 # an opening takes a fraction of a second, nearly all of it the target's work on the passwords.
@@ -74,6 +76,7 @@ class Sweeper:
             Chore(expire_requests, every=self.interval, name=told),
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
+            Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
         )
 
     def run(self) -> None:

@@ -5,6 +5,7 @@ What an approval opens is in `grants`; who may vote is in `policy`; the arithmet
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from approvals.models import (
     Decision,
     PolicyVersion,
     RequestStage,
+    Risk,
     Vote,
 )
 from approvals.states import UNDECIDED, RequestState, StageState
@@ -273,11 +275,13 @@ def vote(
     scope_hash: str,
     comment: str = "",
     replaces: int | None = None,
+    risks: Collection[str] = Risk.values,
 ) -> AccessRequest:
     """Approve or deny in the open stage; a second vote there replaces the first.
 
     `scope_hash` is that of the scope the voter saw; `replaces`, where given, the id of their vote
     that they saw in this stage (0 for none), so that the same form sent twice is a conflict.
+    `risks` are those of a level that may be voted on in this way.
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
     request = locked_request(request_id)
@@ -292,6 +296,8 @@ def vote(
     if decision == Decision.DENY and not comment.strip():
         raise Invalid(fields={"comment": ["Say why, so that they know what to do instead."]})
     _require_text(comment)
+    if request.level.risk not in risks:
+        raise NotAllowed("At this risk somebody has to vote in person.", code="token_risk")
     before = policy.load_chain(request, now=now)
     if (refusal := policy.may_vote(request, before, by, decision)) is not None:
         raise refusal.error()

@@ -18,6 +18,8 @@ HIDDEN = "[hidden]"
 _SECRET_KEY = re.compile("password|secret|token|authorization|cookie|verifier", re.IGNORECASE)
 # postgresql://user:password@host, redis://:password@host
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s/]+@")
+# A token of our API, whole or cut: what follows is hidden, and its kind can still be told.
+_TOKEN = re.compile(r"\bdbf_[0-9A-Za-z]{8,}")
 # Loggers that Django or the web server give handlers of their own, which would not redact.
 _ADOPTED = ("django", "django.server", "uvicorn", "uvicorn.error", "uvicorn.access")
 
@@ -100,6 +102,10 @@ def _clean(key: object, value: object) -> Any:
         case list() | tuple() | set() | frozenset():
             return [_clean(None, item) for item in value]
         case str():
-            return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value)
+            return _text(value)
     # What the renderer would turn into text itself is turned into it here, to be looked at.
-    return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", repr(value))
+    return _text(repr(value))
+
+
+def _text(value: str) -> str:
+    return _TOKEN.sub(f"dbf_{HIDDEN}", _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value))

@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "debugflow.accounts.apps.AccountsConfig",
     "guardian",
     "rest_framework",
+    "drf_spectacular_sidecar",
     "csp",
 ]
 
@@ -186,15 +187,36 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = DEBUG or DEMO
 
+# Days that a token of the API lasts at most.
+API_TOKEN_DAYS = env.number("DEBUGFLOW_API_DAYS", 365, at_least=1)
+
+# Calls a minute that one token, or one person's sessions, may make.
+API_RATE = env.number("DEBUGFLOW_API_RATE", 600, at_least=1)
+
 # The strict ones, so that a view which forgets our base class is no weaker.
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["approvals.api.authentication.Session"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "approvals.api.authentication.Bearer",
+        "approvals.api.authentication.Session",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "approvals.api.permissions.WithinScope",
+    ],
     "DEFAULT_PARSER_CLASSES": ["approvals.api.parsers.StrictJSON"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "EXCEPTION_HANDLER": "approvals.api.errors.problem",
     "DEFAULT_PAGINATION_CLASS": "approvals.api.pagination.NewestFirst",
     "PAGE_SIZE": 50,
+    "DEFAULT_THROTTLE_CLASSES": ["approvals.api.throttles.PerCaller"],
+    "DEFAULT_SCHEMA_CLASS": "approvals.api.schema.Described",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "debugflow",
+    "DESCRIPTION": "Access to production that is asked for, agreed to, and ends on time.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": ["approvals.api.schema.strict"],
 }
 
 REDIS_URL = env.with_password(

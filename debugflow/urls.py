@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
+from django.views.generic import TemplateView
 
 from debugflow.accounts import views as accounts
 from debugflow.metrics import metrics
@@ -18,6 +19,8 @@ urlpatterns = [
     path("admin/login/", accounts.admin_sign_in),
     path("admin/password_change/", accounts.change_password),
     path("admin/", admin.site.urls),
+    # Before the API, which answers every other address below its own.
+    path("api/v1/docs/", TemplateView.as_view(template_name="api.html"), name="api-docs"),
     path("api/v1/", include("approvals.api.urls")),
     path("metrics", metrics, name="metrics"),
     path("", include("audit.urls")),

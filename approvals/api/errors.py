@@ -33,6 +33,8 @@ def problem(error: Exception, context: Mapping[str, Any]) -> HttpResponseBase | 
     response = JsonResponse(described, status=described["status"], content_type=CONTENT_TYPE)
     if (wait := getattr(error, "wait", None)) is not None:
         response["Retry-After"] = str(wait)
+    if (challenge := getattr(error, "auth_header", None)) is not None:
+        response["WWW-Authenticate"] = challenge
     return response
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from approvals.models import Decision
+from approvals.models import Decision, TokenKind, TokenScope
 from approvals.states import GrantState, RequestState
 
 
@@ -40,6 +41,25 @@ class Moment(serializers.DateTimeField):
         return value
 
 
+class ZonedMoment(serializers.DateTimeField):
+    """A query parameter that is a time, which has to say its zone."""
+
+    default_error_messages = {"zone": "With its zone, for example 2030-01-31T09:00:00Z."}
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        if value.utcoffset() is None:
+            self.fail("zone")
+        return value
+
+
+class Id(serializers.IntegerField):
+    """A query parameter that is an id."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"required": False, "min_value": 1, "max_value": 2**63 - 1, **options})
+
+
+@extend_schema_field(bool)
 class Flag(serializers.Field[bool, Any, Any, Any]):
     """A query parameter that is `true` or `false`; `false` if it is left out."""
 
@@ -91,19 +111,48 @@ class ReasonInput(Input):
     reason = Text()
 
 
+class TokenInput(Input):
+    name = Text()
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=TokenScope.choices), min_length=1, max_length=10
+    )
+    days = WholeNumber()
+    service = Text(default="")
+
+
 class NoFilter(Input):
     cursor = Text(required=False)
+
+
+class LevelFilter(NoFilter):
+    target = Id()
 
 
 class RequestFilter(NoFilter):
     awaiting_me = Flag()
     mine = Flag()
     state = serializers.ChoiceField(choices=RequestState.choices, required=False)
+    target = Id()
+    level = Id()
+    person = Text(required=False)
+    submitted_after = ZonedMoment(required=False)
+    submitted_before = ZonedMoment(required=False)
 
 
 class GrantFilter(NoFilter):
     mine = Flag()
     state = serializers.ChoiceField(choices=GrantState.choices, required=False)
+    target = Id()
+    level = Id()
+    person = Text(required=False)
+    approved_after = ZonedMoment(required=False)
+    approved_before = ZonedMoment(required=False)
+
+
+class TokenFilter(NoFilter):
+    mine = Flag()
+    kind = serializers.ChoiceField(choices=TokenKind.choices, required=False)
+    person = Text(required=False)
 
 
 class EventFilter(NoFilter):

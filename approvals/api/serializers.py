@@ -7,14 +7,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from approvals import abandoning, chain, grants, policy
-from approvals.api import errors
+from approvals.api import errors, shapes
 from approvals.models import (
     Abandonment,
     AccessLevel,
     AccessRequest,
+    ApiToken,
     Grant,
     RequestStage,
     Target,
@@ -126,6 +128,7 @@ class RequestRow(RequestOut):
     class Meta(RequestOut.Meta):
         fields = (*RequestOut.Meta.fields, "stages")
 
+    @extend_schema_field(shapes.StageShape(many=True))
     def get_stages(self, row: AccessRequest) -> list[Json]:
         return [_stage(stage) for stage in row.stages.all() if stage.round == row.round]
 
@@ -244,7 +247,7 @@ class GrantOut(serializers.ModelSerializer[Grant]):
 
     class Meta:
         model = Grant
-        fields = (
+        fields: tuple[str, ...] = (
             "id",
             "request",
             "account",
@@ -275,6 +278,7 @@ class GrantOut(serializers.ModelSerializer[Grant]):
             "abandoned_at",
         )
 
+    @extend_schema_field(serializers.ChoiceField(choices=GrantState.choices))
     def get_state(self, grant: Grant) -> str:
         return effective_state(grant, self.context["now"])
 
@@ -341,14 +345,17 @@ class EventOut(serializers.ModelSerializer[Event]):
             "data",
         )
 
+    @extend_schema_field(shapes.ActorShape)
     def get_actor(self, event: Event) -> dict[str, str]:
         return {"type": event.actor_type, "id": event.actor_id, "name": event.actor_name}
 
+    @extend_schema_field(shapes.PrincipalShape(allow_null=True))
     def get_on_behalf_of(self, event: Event) -> dict[str, str] | None:
         if not event.on_behalf_of_id:
             return None
         return {"id": event.on_behalf_of_id, "name": event.on_behalf_of_name}
 
+    @extend_schema_field(shapes.SubjectShape)
     def get_subject(self, event: Event) -> dict[str, str]:
         return {
             "type": event.subject_type,
@@ -362,3 +369,25 @@ class AuditorsEventOut(EventOut):
 
     class Meta(EventOut.Meta):
         fields = (*EventOut.Meta.fields, "address", "agent")
+
+
+class TokenOut(serializers.ModelSerializer[ApiToken]):
+    account = PersonOut()
+    made_by = PersonOut()
+    scopes = shapes.Scopes()
+
+    class Meta:
+        model = ApiToken
+        fields: tuple[str, ...] = (
+            "id",
+            "kind",
+            "name",
+            "hint",
+            "account",
+            "made_by",
+            "scopes",
+            "made_at",
+            "expires_at",
+            "last_used_at",
+            "revoked_at",
+        )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from approvals.api import views
+from approvals.api import credentials, endpoints, views
 
 app_name = "api"
 
 urlpatterns = [
-    path("session/", views.SignIn.as_view(), name="session"),
+    path("session/", credentials.SignIn.as_view(), name="session"),
     path("targets/", views.Targets.as_view(), name="targets"),
     path("targets/<int:pk>/", views.OneTarget.as_view(), name="target"),
     path("levels/", views.Levels.as_view(), name="levels"),
@@ -28,5 +28,9 @@ urlpatterns = [
     path("grants/<int:pk>/try-again/", views.TryGrantAgain.as_view(), name="try-again"),
     path("grants/<int:pk>/abandon/", views.AbandonGrant.as_view(), name="abandon"),
     path("events/", views.Events.as_view(), name="events"),
-    re_path(r"", views.Unknown.as_view(), name="unknown"),
+    path("tokens/", credentials.Tokens.as_view(), name="tokens"),
+    path("tokens/this/", credentials.ThisToken.as_view(), name="this-token"),
+    path("tokens/<int:pk>/", credentials.OneToken.as_view(), name="token"),
+    path("schema/", views.Schema.as_view(), name="schema"),
+    re_path(r"", endpoints.Unknown.as_view(), name="unknown"),
 ]

@@ -5,117 +5,40 @@ Refusals become answers in `errors`. Who may see what is in `access`; nothing is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.contrib.auth import authenticate, login, logout
-from django.db.models import Q, QuerySet, TextField, Value
-from django.db.models.functions import Cast, Concat
-from django.http import Http404
-from django.middleware.csrf import get_token
-from django.shortcuts import get_object_or_404
+from django.db.models import Q, QuerySet
 from django.urls import reverse
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
 
-from approvals import access, grants, workflow
-from approvals.api import inputs
+from approvals import access, grants, tokens, workflow
+from approvals.api import details, inputs, schema, shapes
 from approvals.api import serializers as out
-from approvals.api.pagination import NewestFirst, OldestFirst
-from approvals.api.permissions import SignedInUnlessSigningIn
+from approvals.api.endpoints import Endpoint, Listing, Repeatable, matching, one
+from approvals.api.pagination import OldestFirst
+from approvals.api.permissions import (
+    IN_PERSON,
+    VOTES,
+    NoServiceAsks,
+    WithinScope,
+)
 from approvals.errors import Invalid, NotAllowed, WrongState
-from approvals.models import AccessLevel, AccessRequest, Grant, Target
+from approvals.models import AccessLevel, AccessRequest, Grant, Risk, Target
 from approvals.states import GrantState
 from approvals.workflow import Wish
-from audit import clock, log
+from audit import clock, log, reading
 from audit.models import Event
 
 if TYPE_CHECKING:
     from approvals.people import Person
 
 
-class Endpoint(APIView):
-    """What all of the API shares: signed in, JSON only, nothing kept by caches.
-
-    How one signs in and what is read are the settings' defaults, for any other view as well.
-    """
-
-    permission_classes = (IsAuthenticated,)
-    http_method_names = ["get", "head", "post", "delete"]
-
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        return {**super().default_response_headers, "Cache-Control": "no-store"}
-
-    @property
-    def person(self) -> Person:
-        """Whoever asks; only behind a permission class that wants them signed in."""
-        return cast("Person", self.request.user)
-
-    def body(self, kind: type[inputs.Input]) -> dict[str, Any]:
-        return _parsed(kind, self.request.data)
-
-    def parameters(self, kind: type[inputs.Input]) -> dict[str, Any]:
-        return _parsed(kind, self.request.query_params.dict())
-
-
-def _parsed(kind: type[inputs.Input], data: Any) -> dict[str, Any]:
-    given = kind(data=data)
-    given.is_valid(raise_exception=True)
-    return cast("dict[str, Any]", given.validated_data)
-
-
-class Unknown(Endpoint):
-    """Any address that is none of the API's: a problem as well, and not a page."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        raise Http404
-
-
-class SignIn(Endpoint):
-    permission_classes = (SignedInUnlessSigningIn,)
-
-    def post(self, request: Request) -> Response:
-        # No token is asked of whoever is not signed in: JSON alone is read here, and a browser
-        # sends that across sites only to those who allow it, which nobody is.
-        user = authenticate(request._request, **self.body(inputs.SignInInput))
-        if user is None:
-            raise NotAllowed("This name and password do not fit.", code="bad_credentials")
-        login(request._request, user)
-        request.user = user
-        return self.get(request)
-
-    def get(self, request: Request) -> Response:
-        token = get_token(request._request)
-        return Response({**out.PersonOut(self.person).data, "csrf_token": token})
-
-    def delete(self, request: Request) -> Response:
-        logout(request._request)
-        return Response(status=204)
-
-
-class Listing(Endpoint):
-    """A page of rows: which ones is `rows`, how they are printed `printed`."""
-
-    filters: ClassVar[type[inputs.Input]] = inputs.NoFilter
-    pages: ClassVar[type[NewestFirst]] = NewestFirst
-
-    def get(self, request: Request, **kwargs: int) -> Response:
-        rows, pages = self.rows(self.parameters(self.filters)), self.pages()
-        page = pages.paginate_queryset(rows, request, view=self)
-        return pages.get_paginated_response(self.printed(page or []).data)
-
-    def rows(self, given: dict[str, Any]) -> QuerySet[Any]:
-        raise NotImplementedError
-
-    def printed(self, page: list[Any]) -> BaseSerializer[Any]:
-        raise NotImplementedError
-
-
 class Targets(Listing):
+    lists = out.TargetOut
+
     def rows(self, given: dict[str, Any]) -> QuerySet[Target]:
         return access.visible_targets(self.person)
 
@@ -124,26 +47,29 @@ class Targets(Listing):
 
 
 class OneTarget(Endpoint):
+    gives = out.TargetOut
+
     def get(self, request: Request, pk: int) -> Response:
-        return Response(out.TargetOut(_one(access.visible_targets(self.person), pk)).data)
+        return Response(out.TargetOut(one(access.visible_targets(self.person), pk)).data)
 
 
 class Levels(Listing):
+    lists = out.LevelOut
+    filters = inputs.LevelFilter
+
     def rows(self, given: dict[str, Any]) -> QuerySet[AccessLevel]:
-        return access.requestable_levels(self.person)
+        rows = access.requestable_levels(self.person)
+        return matching(rows, given, {"target": "target"})
 
     def printed(self, page: list[AccessLevel]) -> BaseSerializer[Any]:
         return out.LevelOut(page, many=True)
 
 
 class OneLevel(Endpoint):
+    gives = out.LevelOut
+
     def get(self, request: Request, pk: int) -> Response:
-        return Response(out.LevelOut(_one(access.requestable_levels(self.person), pk)).data)
-
-
-def _one(rows: QuerySet[Any], pk: int) -> Any:
-    """The row, or 404 for one that does not exist and one that may not be seen alike."""
-    return get_object_or_404(rows, pk=pk)
+        return Response(out.LevelOut(one(access.requestable_levels(self.person), pk)).data)
 
 
 def _known_levels(person: Person) -> QuerySet[AccessLevel]:
@@ -162,10 +88,24 @@ def _requests(rows: QuerySet[AccessRequest]) -> QuerySet[AccessRequest]:
     )
 
 
-class Requests(Listing):
+class Requests(Listing, Repeatable):
     """GET lists; POST asks."""
 
+    takes = inputs.WishInput
+    lists = out.RequestRow
+    gives = details.RequestDetail
+    post_status = 201
+    creates = True
+    permission_classes = (IsAuthenticated, WithinScope, NoServiceAsks)
+
     filters = inputs.RequestFilter
+    columns: ClassVar = {
+        "state": "state",
+        "target": "target",
+        "level": "level",
+        "submitted_after": "submitted_at__gte",
+        "submitted_before": "submitted_at__lt",
+    }
 
     def rows(self, given: dict[str, Any]) -> QuerySet[AccessRequest]:
         rows = access.visible_requests(self.person)
@@ -174,15 +114,16 @@ class Requests(Listing):
         if given["awaiting_me"]:
             waiting = AccessRequest.objects.waiting_for(self.person)
             rows = rows.filter(pk__in=waiting.values("pk"))
-        if "state" in given:
-            rows = rows.filter(state=given["state"])
-        return _requests(rows).prefetch_related("stages")
+        if "person" in given:
+            named = Q(requester__username=given["person"])
+            rows = rows.filter(named | Q(beneficiary__username=given["person"]))
+        return _requests(matching(rows, given, self.columns)).prefetch_related("stages")
 
     def printed(self, page: list[AccessRequest]) -> BaseSerializer[Any]:
         return out.RequestRow(page, many=True)
 
-    def post(self, request: Request) -> Response:
-        wish = self.body(inputs.WishInput)
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        wish = self.body()
         level = wish.pop("level")
         try:
             asked = workflow.submit(level, by=self.person, wish=Wish(**wish))
@@ -192,7 +133,7 @@ class Requests(Listing):
             raise
         where = reverse("api:request", args=[asked.pk])
         told = out.request_detail(asked, viewer=self.person)
-        return Response(told, status=201, headers={"Location": where})
+        return Response(told, status=self.post_status, headers={"Location": where})
 
     def current(self, error: WrongState) -> dict[str, Any] | None:
         """The undecided request for the same, if that is why this one was refused."""
@@ -202,8 +143,11 @@ class Requests(Listing):
 
 
 class PreviewRequest(Endpoint):
+    takes = inputs.WishInput
+    gives = shapes.PreviewShape
+
     def post(self, request: Request) -> Response:
-        wish = self.body(inputs.WishInput)
+        wish = self.body()
         level = _known_levels(self.person).filter(pk=wish.pop("level")).first()
         if level is None:
             raise _no_level()
@@ -214,19 +158,24 @@ class PreviewRequest(Endpoint):
 class OneRequest(Endpoint):
     """A request that may be seen, and what every verb on one shares."""
 
+    gives = details.RequestDetail
+
     def get(self, request: Request, pk: int) -> Response:
         return Response(self.told(pk))
 
     def told(self, pk: int) -> dict[str, Any]:
-        row = _one(_requests(access.visible_requests(self.person)), pk)
+        row = one(_requests(access.visible_requests(self.person)), pk)
         return out.request_detail(row, viewer=self.person)
 
 
-class RequestVerb(Endpoint):
+class RequestVerb(Repeatable):
     """A verb on a request that may be seen; it answers with the request as it is afterwards."""
 
-    def post(self, request: Request, pk: int) -> Response:
-        _one(access.visible_requests(self.person), pk)
+    gives = details.RequestDetail
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        pk = kwargs["pk"]
+        one(access.visible_requests(self.person), pk)
         return Response(out.request_detail(self.act(pk), viewer=self.person))
 
     def act(self, pk: int) -> AccessRequest:
@@ -239,19 +188,26 @@ class RequestVerb(Endpoint):
 
 
 class VoteOnRequest(RequestVerb):
+    takes = inputs.VoteInput
+    token_scopes = VOTES
+
     def act(self, pk: int) -> AccessRequest:
-        return workflow.vote(pk, by=self.person, **self.body(inputs.VoteInput))
+        risks = tokens.VOTE_RISKS if self.request.auth else Risk.values
+        return workflow.vote(pk, by=self.person, risks=risks, **self.body())
 
 
 class CancelRequest(RequestVerb):
     def act(self, pk: int) -> AccessRequest:
-        self.body(inputs.NothingIn)
+        self.body()
         return workflow.cancel(pk, by=self.person)
 
 
 class EventListing(Listing):
+    lists = details.EventDetail
+
     def printed(self, page: list[Event]) -> BaseSerializer[Any]:
-        kind = out.AuditorsEventOut if _reads_all_events(self.person) else out.EventOut
+        reads_all = reading.reader().reads_all(self.person)
+        kind = out.AuditorsEventOut if reads_all else out.EventOut
         return kind(page, many=True)
 
 
@@ -259,7 +215,7 @@ class RequestEvents(EventListing):
     pages = OldestFirst
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Event]:
-        request = _one(access.visible_requests(self.person), self.kwargs["pk"])
+        request = one(access.visible_requests(self.person), self.kwargs["pk"])
         return log.timeline(f"request:{request.pk}")
 
 
@@ -268,21 +224,7 @@ class Events(EventListing):
     columns: ClassVar = {"action": "action", "actor": "actor_name", "thread": "thread"}
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Event]:
-        wanted = {self.columns[name]: given[name] for name in self.columns if name in given}
-        return _visible_events(self.person).filter(**wanted)
-
-
-def _reads_all_events(person: Person) -> bool:
-    return person.has_perm("audit.view_event")
-
-
-def _visible_events(person: Person) -> QuerySet[Event]:
-    """Everything for auditors; for others the threads of the requests they may see."""
-    if _reads_all_events(person):
-        return Event.objects.all()
-    thread = Concat(Value("request:"), Cast("pk", TextField()), output_field=TextField())
-    requests = access.visible_requests(person).annotate(thread=thread).order_by()
-    return Event.objects.filter(thread__in=requests.values("thread"))
+        return matching(reading.reader().visible_to(self.person), given, self.columns)
 
 
 def _grants(rows: QuerySet[Grant]) -> QuerySet[Grant]:
@@ -290,7 +232,15 @@ def _grants(rows: QuerySet[Grant]) -> QuerySet[Grant]:
 
 
 class Grants(Listing):
+    lists = out.GrantOut
     filters = inputs.GrantFilter
+    columns: ClassVar = {
+        "target": "target",
+        "level": "level",
+        "person": "beneficiary__username",
+        "approved_after": "approved_at__gte",
+        "approved_before": "approved_at__lt",
+    }
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Grant]:
         rows = access.visible_grants(self.person)
@@ -298,7 +248,7 @@ class Grants(Listing):
             rows = rows.filter(beneficiary=self.person)
         if "state" in given:
             rows = rows.filter(_in_state(given["state"]))
-        return _grants(rows)
+        return _grants(matching(rows, given, self.columns))
 
     def printed(self, page: list[Grant]) -> BaseSerializer[Any]:
         context = {"viewer": self.person, "now": clock.now()}
@@ -316,16 +266,21 @@ def _in_state(state: str) -> Q:
 
 
 class OneGrant(Endpoint):
+    gives = details.GrantDetail
+
     def get(self, request: Request, pk: int) -> Response:
-        grant = _one(_grants(access.visible_grants(self.person)), pk)
+        grant = one(_grants(access.visible_grants(self.person)), pk)
         return Response(out.grant_detail(grant, viewer=self.person))
 
 
-class GrantVerb(Endpoint):
+class GrantVerb(Repeatable):
     """A verb on a grant that may be seen; it answers with the grant as it is afterwards."""
 
-    def post(self, request: Request, pk: int) -> Response:
-        _one(access.visible_grants(self.person), pk)
+    gives: ClassVar[type[BaseSerializer[Any]]] = details.GrantDetail
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        pk = kwargs["pk"]
+        one(access.visible_grants(self.person), pk)
         return Response(self.act(pk))
 
     def act(self, pk: int) -> dict[str, Any]:
@@ -337,21 +292,27 @@ class GrantVerb(Endpoint):
 
 
 class RevealGrant(GrantVerb):
+    gives = shapes.CredentialShape
+    token_scopes = IN_PERSON
+    shown_once = True
+
     def act(self, pk: int) -> dict[str, Any]:
-        self.body(inputs.NothingIn)
+        self.body()
         credential = grants.reveal(pk, by=self.person)
         return {"connection": credential.connection, "password": credential.password}
 
 
 class ReleaseGrant(GrantVerb):
     def act(self, pk: int) -> dict[str, Any]:
-        self.body(inputs.NothingIn)
+        self.body()
         return out.grant_detail(grants.release(pk, by=self.person), viewer=self.person)
 
 
 class RevokeGrant(GrantVerb):
+    takes = inputs.ReasonInput
+
     def act(self, pk: int) -> dict[str, Any]:
-        reason = self.body(inputs.ReasonInput)["reason"]
+        reason = self.body()["reason"]
         return out.grant_detail(
             grants.revoke(pk, by=self.person, reason=reason), viewer=self.person
         )
@@ -359,13 +320,24 @@ class RevokeGrant(GrantVerb):
 
 class TryGrantAgain(GrantVerb):
     def act(self, pk: int) -> dict[str, Any]:
-        self.body(inputs.NothingIn)
+        self.body()
         return out.grant_detail(grants.try_again(pk, by=self.person), viewer=self.person)
 
 
 class AbandonGrant(GrantVerb):
+    takes = inputs.ReasonInput
+
     def act(self, pk: int) -> dict[str, Any]:
-        reason = self.body(inputs.ReasonInput)["reason"]
+        reason = self.body()["reason"]
         return out.grant_detail(
             grants.abandon(pk, by=self.person, reason=reason), viewer=self.person
         )
+
+
+class Schema(Endpoint):
+    """The description of all this, for whoever has signed in."""
+
+    gives = details.SchemaShape
+
+    def get(self, request: Request) -> Response:
+        return Response(schema.description())

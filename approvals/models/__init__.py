@@ -1,5 +1,9 @@
-"""The tables. Each may import those before: targets, policies, requests, grants, operations."""
+"""The tables. Each may import those before: targets, policies, requests, grants, operations.
 
+Tokens and answers, of programs that call, stand by themselves.
+"""
+
+from approvals.models.answers import Answer
 from approvals.models.grants import Abandonment, Grant, Step, StepKind
 from approvals.models.operations import (
     Alarm,
@@ -19,6 +23,7 @@ from approvals.models.requests import (
     Vote,
 )
 from approvals.models.targets import AccessLevel, Environment, Reach, Risk, Target
+from approvals.models.tokens import ApiToken, ServiceAccount, TokenKind, TokenScope
 
 __all__ = [
     "Abandonment",
@@ -26,6 +31,8 @@ __all__ = [
     "AccessRequest",
     "Alarm",
     "AlarmKind",
+    "Answer",
+    "ApiToken",
     "Candidate",
     "Decision",
     "Environment",
@@ -40,10 +47,13 @@ __all__ = [
     "RequestKind",
     "RequestStage",
     "Risk",
+    "ServiceAccount",
     "Stage",
     "StageGroup",
     "Step",
     "StepKind",
     "Target",
+    "TokenKind",
+    "TokenScope",
     "Vote",
 ]

@@ -16,9 +16,10 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from guardian.shortcuts import assign_perm
 
-from approvals import closing, grants, opening
+from approvals import closing, grants, opening, tokens
 from approvals.errors import ProvisionError
-from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
+from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Step, Vote
+from approvals.tokens import TokenWish
 from audit.models import Event
 from debugflow import health
 from tests.conftest import Clock
@@ -64,6 +65,7 @@ class Place:
     waiting: AccessRequest
     grant: Grant
     stuck: Grant
+    token: ApiToken
 
     def address(self, route: str) -> str:
         """Where a browser would go for `route`."""
@@ -93,6 +95,7 @@ class Place:
             "grants": self.stuck.pk if failing else self.grant.pk,
             "targets": world.target.pk,
             "levels": world.read.pk,
+            "tokens": self.token.pk,
         }
 
     def _objects(self) -> dict[str, int]:
@@ -133,6 +136,8 @@ class Place:
                 return wish
             case "/api/v1/requests/" | "/api/v1/requests/preview/":
                 return {**wish, "level": self.world.write.pk}
+            case "/api/v1/tokens/":
+                return {"name": "a script", "scopes": ["read"], "days": 7}
             case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
                 return {"username": "alice", "password": PASSWORD}
         return {}
@@ -169,7 +174,9 @@ def settle(world: World, clock: Clock) -> Place:
     _appoint(world, "administrator", *rights)
     stuck = _stuck(world, clock)
     grant = _opened(world, level=world.write)
-    return Place(world, world.submit(), grant, stuck)
+    wish = TokenWish("nightly", ["read"], days=7)
+    token = tokens.make(world.alice.pk, by=world.alice, wish=wish).row
+    return Place(world, world.submit(), grant, stuck, token)
 
 
 def _opened(world: World, **wish: Any) -> Grant:

@@ -94,6 +94,13 @@ POST /api/v1/grants/<pk>/revoke/                   403  404  404  403  200  200 
 POST /api/v1/grants/<pk>/try-again/                403  404  404  200  200  200  403  200  200
 POST /api/v1/grants/<pk>/abandon/                  403  404  404  403  403  200  403  200  200
 GET  /api/v1/events/                               403  200  200  200  200  200  200  200  200
+GET  /api/v1/tokens/                               403  200  200  200  200  200  200  200  200
+POST /api/v1/tokens/                               403  201  201  201  201  201  201  201  201
+GET  /api/v1/tokens/<pk>/                          403  404  404  200  404  404  404  404  200
+DEL  /api/v1/tokens/<pk>/                          403  404  404  204  404  404  404  404  204
+GET  /api/v1/tokens/this/                          403  404  404  404  404  404  404  404  404
+GET  /api/v1/schema/                               403  200  200  200  200  200  200  200  200
+GET  /api/v1/docs/                                 in   200  200  200  200  200  200  200  200
 GET  /api/v1/<anything>                            403  404  404  404  404  404  404  404  404
 POST /api/v1/<anything>                            403  404  404  404  404  404  404  404  404
 

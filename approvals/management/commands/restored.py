@@ -33,6 +33,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from None
         self.stdout.write(
             f"Numberings moved on by {margin}: {settled.sequences}. "
-            f"Accesses ended unopened: {settled.grants}. Sign-ins ended: {settled.sessions}.\n"
+            f"Accesses ended unopened: {settled.grants}. Sign-ins ended: {settled.sessions}. "
+            f"Tokens ended: {settled.tokens}.\n"
             "Now start web and workers, then: manage.py reconcile --restored --by USER"
         )

@@ -1,16 +1,20 @@
-"""People who call the API as programs do: signed in by their password, with the CSRF token."""
+"""People who call the API, signed in by their password, with the CSRF token; and programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from rest_framework.test import APIClient
 
-from approvals import opening
+from approvals import opening, tokens
 from approvals.models import Grant
+from approvals.tokens import TokenWish
 from tests.world import World
 
 PASSWORD = "a long password"
@@ -48,10 +52,9 @@ class Caller:
     def get(self, path: str, **query: Any) -> Any:
         return self.client.get(f"/api/v1/{path}", query)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        return self.client.post(
-            f"/api/v1/{path}", body, format="json", headers={"X-CSRFToken": self.token}
-        )
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        sent = {"X-CSRFToken": self.token, **headers}
+        return self.client.post(f"/api/v1/{path}", body, format="json", headers=sent)
 
     def send(self, path: str, raw: bytes, content_type: str = "application/json") -> Any:
         return send(self.client, path, raw, content_type, **{"X-CSRFToken": self.token})
@@ -78,6 +81,35 @@ def as_(world: World) -> As:
         return callers[name]
 
     return sign_in
+
+
+@dataclass
+class Program:
+    """What shows a token, and has no cookie."""
+
+    clear: str
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        sent = {"Authorization": f"Bearer {self.clear}", **headers}
+        call = getattr(anonymous(), method)
+        return call(f"/api/v1/{path}", body, format="json", headers=sent)
+
+    def get(self, path: str) -> Any:
+        return self.call("get", path)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("post", path, body, **headers)
+
+
+def program(world: World, who: str = "alice", *scopes: str, service: str = "") -> Program:
+    """A program with a new token of `who`; all scopes that such a token can have, if none is named.
+
+    With `service`, `who` is the superuser who makes it.
+    """
+    most = ("read", "request") if service else ("read", "request", "vote")
+    wish = TokenWish(name="nightly", scopes=scopes or most, days=30, service=service)
+    maker = world.people[who]
+    return Program(tokens.make(maker.pk, by=maker, wish=wish).clear)
 
 
 def refused(response: Any, status: int, code: str) -> dict[str, Any]:
@@ -107,3 +139,13 @@ def opened(grant: Grant) -> Grant:
     grant.refresh_from_db()
     assert grant.state == "active", grant.last_error
     return grant
+
+
+@contextmanager
+def connection_kept() -> Iterator[None]:
+    """A real application gives its connection back after each call; here it holds the world."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)

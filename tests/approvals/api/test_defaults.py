@@ -15,15 +15,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from approvals.api.authentication import Session
+from approvals.api.authentication import Bearer, Session
+from approvals.api.endpoints import Endpoint
 from approvals.api.pagination import NewestFirst
 from approvals.api.parsers import BODY_MAX, StrictJSON
-from approvals.api.views import Endpoint
+from approvals.api.permissions import WithinScope
 from tests.world import World
 
 STRICT = {
-    "authentication_classes": [Session],
-    "permission_classes": [IsAuthenticated],
+    "authentication_classes": [Bearer, Session],
+    "permission_classes": [IsAuthenticated, WithinScope],
     "parser_classes": [StrictJSON],
     "renderer_classes": [JSONRenderer],
 }

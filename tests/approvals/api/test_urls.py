@@ -9,8 +9,8 @@ from django.urls import URLPattern
 from rest_framework.permissions import AllowAny
 from rest_framework.views import APIView
 
+from approvals.api.endpoints import Endpoint
 from approvals.api.urls import urlpatterns
-from approvals.api.views import Endpoint
 from tests.approvals.api.conftest import PROBLEM, As, anonymous, refused
 from tests.world import World
 

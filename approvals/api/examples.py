@@ -1,0 +1,121 @@
+"""What the description says of each endpoint, and what is sent and answered there.
+
+Tests hold each example against the description.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+SUMMARIES: Final = {
+    "session_create": "Sign in",
+    "session_get": "Who you are, and your CSRF token",
+    "session_delete": "Sign out",
+    "targets_list": "Targets you may ask for, own or audit",
+    "targets_get": "One of them",
+    "levels_list": "Levels you may ask for",
+    "levels_get": "One of them",
+    "requests_list": "Requests you may see",
+    "requests_create": "Ask",
+    "requests_preview": "What asking would do, without asking",
+    "requests_get": "One, with its chain and what you may do",
+    "requests_vote": "Approve or deny in the open stage",
+    "requests_cancel": "Take it back",
+    "requests_events_list": "Its history, oldest first",
+    "grants_list": "Accesses you may see",
+    "grants_get": "One, with what you may do",
+    "grants_reveal": "Show its holder the credential, once",
+    "grants_release": "Give it back",
+    "grants_revoke": "Take it away",
+    "grants_try_again": "Have the next try at closing it made now",
+    "grants_abandon": "Ask to give up closing it, which takes two people",
+    "events_list": "The audit log, newest first",
+    "tokens_list": "Your tokens; for superusers all",
+    "tokens_create": "Make a token, and show it once",
+    "tokens_get": "One of them",
+    "tokens_delete": "Revoke it",
+    "tokens_this_get": "The token that asks",
+    "schema_get": "This description",
+}
+
+WISH: Final = {"level": 1, "duration": 3600, "reason": "Orders hang since 10:40."}
+HASH: Final = "5cef1d6338a5a7d2b1a9c3d6e1f0b7c4a2d95e8f1b3c6d7e9f0a1b2c3d4e5f60"
+ALICE: Final = {"id": 3, "username": "alice"}
+TARGET: Final = {"id": 1, "name": "orders", "environment": "production"}
+LEVEL: Final = {"id": 1, "name": "read-only", "risk": "low"}
+
+REQUEST: Final[dict[str, Any]] = {
+    "id": 12,
+    "kind": "access",
+    "state": "pending",
+    "requester": ALICE,
+    "beneficiary": ALICE,
+    "target": TARGET,
+    "level": LEVEL,
+    "policy_version": "Production v1",
+    "reason": "Orders hang since 10:40.",
+    "ticket": "",
+    "duration": 3600,
+    "starts_at": None,
+    "scope_hash": HASH,
+    "submitted_at": "2030-01-31T10:52:11.204000Z",
+    "pending_until": "2030-02-01T10:52:11.204000Z",
+    "decided_at": None,
+    "decision_note": "",
+    "grant": None,
+    "scope": {"duration": 3600, "level": {"id": 1, "rights": {}, "summary": ["may read"]}},
+    "stages": [
+        {
+            "order": 0,
+            "name": "Database",
+            "state": "open",
+            "total": 1,
+            "groups": {"dba": 1},
+            "missing": ["1 of dba"],
+            "opened_at": "2030-01-31T10:52:11.204000Z",
+            "deadline_at": None,
+            "candidates": ["bob", "dora"],
+            "votes": [],
+        }
+    ],
+    "permitted_actions": ["cancel"],
+    "refused_actions": {
+        "approve": {
+            "code": "self_approval",
+            "message": "Nobody decides about their own access.",
+        }
+    },
+}
+
+SENT: Final[dict[str, Any]] = {
+    "session_create": {"username": "alice", "password": "…"},
+    "requests_create": WISH,
+    "requests_preview": WISH,
+    "requests_vote": {"decision": "approve", "scope_hash": HASH, "comment": "Looks right."},
+    "grants_revoke": {"reason": "The incident is over."},
+    "grants_abandon": {"reason": "The server was scrapped."},
+    "tokens_create": {"name": "nightly report", "scopes": ["read"], "days": 90},
+}
+ANSWERED: Final[dict[str, Any]] = {
+    "requests_create": REQUEST,
+    "requests_get": REQUEST,
+    "requests_cancel": {**REQUEST, "state": "cancelled", "permitted_actions": []},
+    "grants_reveal": {
+        "connection": {"host": "db.example.com", "port": 5432, "user": "dbgf_7"},
+        "password": "shown once",
+    },
+    "tokens_create": {
+        "id": 4,
+        "kind": "personal",
+        "name": "nightly report",
+        "hint": "dbf_3kQx",
+        "account": ALICE,
+        "made_by": ALICE,
+        "scopes": ["read"],
+        "made_at": "2030-01-31T10:52:11.204000Z",
+        "expires_at": "2030-05-01T10:52:11.204000Z",
+        "last_used_at": None,
+        "revoked_at": None,
+        "token": "dbf_…",
+    },
+}
