@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import forms
+from django.http import QueryDict
 from django.utils import timezone
 
 from approvals.lengths import lasting
+from approvals.models import Decision
 from approvals.workflow import REASON_MAX, Wish
 
 CHIPS = (900, 3600, 4 * 3600)  # seconds; what is asked for most, and one free field beside them
 OTHER = "other"
 PLACEHOLDER = "…"  # stands for what is not typed yet, so that a preview looks past it
+AT_ONCE = 50  # requests that are decided at once: what one page of the queue shows
+ID = re.compile(r"[0-9]{1,18}")
+DAMAGED = "This form is damaged. Reload the page and decide again."
 MINUTES_MAX = 525_600  # a year; any limit is lower, and the verb says which
 
 
@@ -114,6 +120,44 @@ class CommentForm(forms.Form):
 
     comment = forms.CharField(required=False, strip=True)
     after = forms.IntegerField(required=False, min_value=0)
+
+
+class BulkForm(forms.Form):
+    """One decision about several requests, each named with the hash of the scope that was read.
+
+    What a list of checkboxes sends is `12:6f1c…`, once a request.
+    """
+
+    decision = forms.ChoiceField(choices=Decision, error_messages={"required": DAMAGED})
+    comment = forms.CharField(required=False, strip=True)
+
+    @property
+    def ids(self) -> set[int]:
+        """The requests that were chosen, whether or not the rest is in order."""
+        return set(self._chosen())
+
+    @property
+    def problems(self) -> list[str]:
+        return [str(problem) for problems in self.errors.values() for problem in problems]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        cleaned["chosen"] = chosen = self._chosen()
+        if not chosen:
+            raise forms.ValidationError("Select at least one request.")
+        if len(chosen) > AT_ONCE:
+            raise forms.ValidationError(
+                f"At most {AT_ONCE} are decided at once, and {len(chosen)} were selected. "
+                "None was decided."
+            )
+        if cleaned.get("decision") == Decision.DENY and not cleaned.get("comment"):
+            self.add_error("comment", "Say why, so that they know what to do instead.")
+        return cleaned
+
+    def _chosen(self) -> dict[int, str]:
+        named = self.data.getlist("chosen") if isinstance(self.data, QueryDict) else []
+        pairs = [text.partition(":") for text in named]
+        return {int(pk): scope for pk, _, scope in pairs if ID.fullmatch(pk)}
 
 
 class ReasonForm(forms.Form):

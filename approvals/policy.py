@@ -407,6 +407,13 @@ def _too_late(request: AccessRequest, chain_: Chain) -> Refusal | None:
     return None
 
 
+def is_too_late(request: AccessRequest, chain_: Chain) -> bool:
+    """Whether an undecided request is only waiting for its end to be written down."""
+    if chain_.index is None:
+        return ground_lost(request, chain_.now) is not None
+    return _too_late(request, chain_) is not None
+
+
 def _before_replacing(chain_: Chain, index: int, person: Person) -> list[chain.StageState]:
     """The stages as if the person had not voted in the open one yet."""
     stage = chain_.states[index]

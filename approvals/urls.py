@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from approvals.views import ask, grants, home, queue, requests
+from approvals.views import ask, grants, home, queue, queue_bulk, requests
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -16,6 +16,7 @@ urlpatterns = [
     path("requests/<int:pk>/comment/", requests.comment, name="request-comment"),
     path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
     path("queue/", queue.queue, name="queue"),
+    path("queue/decide/", queue_bulk.decide, name="queue-decide"),
     path("grants/", grants.index, name="grants"),
     path("grants/<int:pk>/", grants.show, name="grant"),
     path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from django import template
 from django.db import models
@@ -54,6 +55,8 @@ RISKS = {
     "medium": Look("yellow", "gauge"),
     "high": Look("orange", "flame"),
 }
+
+COUNTED = 99  # of what waits for somebody: more would say no more, and take longer on every page
 
 OTHERS_DECIDE = "Others who are named in the chain can decide; the page of the request shows them."
 ASK_AN_ADMIN = "A debugflow admin can tell you more; give them the reason below."
@@ -118,6 +121,12 @@ def in_words(target: Target, summary: Sequence[str]) -> str:
 
 
 @register.filter
+def first_line(text: str) -> str:
+    """The first line that says something."""
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+@register.filter
 def risk(level: str) -> SafeString:
     return _badge(RISKS[level], f"{level} risk")
 
@@ -172,6 +181,19 @@ def at(context: Mapping[str, Any], moment: datetime) -> str:
 
 
 @register.simple_tag(takes_context=True)
+def clock_time(context: Mapping[str, Any], moment: datetime) -> SafeString:
+    """“11:40”, by the viewer's clock; with its date where that is another day than today."""
+    here = moment.astimezone(_zone(context))
+    today = _now(context).astimezone(here.tzinfo).date() == here.date()
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.isoformat(),
+        _absolute(context, moment),
+        f"{here:%H:%M}" if today else f"{here:%a %d %b, %H:%M}",
+    )
+
+
+@register.simple_tag(takes_context=True)
 def until(context: Mapping[str, Any], moment: datetime) -> SafeString:
     """What is left, ticking in the browser; to the minute where there is no script."""
     return format_html(
@@ -187,17 +209,25 @@ def _now(context: Mapping[str, Any]) -> datetime:
     return moment if isinstance(moment, datetime) else clock.now()
 
 
+def _zone(context: Mapping[str, Any]) -> ZoneInfo:
+    return zone_of(getattr(context.get("request"), "user", None))
+
+
 def _absolute(context: Mapping[str, Any], moment: datetime) -> str:
-    request = context.get("request")
-    zone = zone_of(getattr(request, "user", None))
+    zone = _zone(context)
     return f"{moment.astimezone(zone):%a %d %b %Y, %H:%M:%S} {zone.key}"
 
 
 @register.simple_tag(takes_context=True)
-def waiting_count(context: Mapping[str, Any]) -> int:
-    """How many requests wait for the viewer's vote."""
-    request: HttpRequest = context["request"]
-    return AccessRequest.objects.waiting_for(viewer(request)).count()
+def waiting_count(context: Mapping[str, Any]) -> str:
+    """How many requests wait for the viewer's vote; “99+” where that is many, “” for none."""
+    if "head" in context:
+        count = context["head"].count
+    else:
+        request: HttpRequest = context["request"]
+        waiting = AccessRequest.objects.waiting_for(viewer(request)).order_by()
+        count = waiting[: COUNTED + 1].count()
+    return f"{COUNTED}+" if count > COUNTED else str(count or "")
 
 
 @register.simple_tag(takes_context=True)

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from approvals import discussion
 from approvals.models import AccessRequest, Grant
+from approvals.views import queue_rows
 from approvals.views.progress import progress, with_progress
 from approvals.views.viewer import viewer
 from audit import clock
@@ -22,12 +23,11 @@ URGENT, ASKED, HELD, MENTIONS = 3, 6, 12, 6  # how many of each fit a page that 
 def home(request: HttpRequest) -> HttpResponse:
     person = viewer(request)
     held = Grant.objects.held_by(person).not_ended().select_related("target", "level")
-    waiting = AccessRequest.objects.waiting_for(person).order_by("pending_until", "pk")
     asked = AccessRequest.objects.filter(Q(requester=person) | Q(beneficiary=person))
     context = {
         "now": clock.now(),
         "held": held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD],
-        "waiting": progress(with_progress(waiting)[:URGENT]),
+        "waiting": queue_rows.urgent(person, URGENT),
         "mentions": discussion.open_mentions(person)[:MENTIONS],
         "asked": progress(with_progress(asked).order_by("-pk")[:ASKED]),
     }

@@ -58,14 +58,15 @@ def main() -> int:
 
 def _measure(site: Installation) -> list[Figure]:
     # Django's models can be imported only now that it is set up.
-    from tests.bench import access, cycles, endings, growth, votes
+    from tests.bench import access, cycles, endings, growth, queue, votes
 
     parts: dict[str, Callable[[], list[Figure]]] = {
         "votes": lambda: votes.measure(Figure),
         "access": lambda: access.measure(Figure),
         "endings": lambda: endings.measure(site, Figure),
         "cycles": lambda: cycles.measure(site, Figure),
-        "growth": lambda: growth.measure(site, Figure),  # last: it fills the database
+        "growth": lambda: growth.measure(site, Figure),  # these come last: they fill the database
+        "queue": lambda: queue.measure(site, Figure),
     }
     return [figure for name, part in parts.items() if name in wanted(parts) for figure in part()]
 

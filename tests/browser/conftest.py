@@ -6,10 +6,12 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser
 
 from debugflow.embedded.installation import Installation
+from debugflow.embedded.story import cast
 from tests.browser import chromium
 from tests.browser.people import Person, Theme, sign_in
 
@@ -45,9 +47,28 @@ class People:
         return person
 
 
+def clear(url: str, name: str) -> None:
+    """Take back whatever this person has asked for, as far as it is not over."""
+    with httpx.Client(base_url=f"{url}/api/v1", trust_env=False) as api:
+        told = {"username": name, "password": cast.PASSWORD}
+        token = api.post("/session/", json=told).raise_for_status().json()["csrf_token"]
+        api.headers["X-CSRFToken"] = token
+        for kind, states, verb in (
+            ("requests", ("pending",), "cancel"),
+            ("grants", ("scheduled", "provisioning", "active"), "release"),
+        ):
+            for state in states:
+                found = api.get(f"/{kind}/?state={state}").raise_for_status().json()["results"]
+                for one in found:
+                    if name in (one["requester"] if kind == "requests" else one["beneficiary"]):
+                        api.post(f"/{kind}/{one['id']}/{verb}/", json={}).raise_for_status()
+
+
 @pytest.fixture
 def people(browser: Browser, installation: Installation) -> Iterator[People]:
-    """Afterwards none of their browsers may have complained."""
+    """Nothing of theirs is left from before; afterwards none of their browsers has complained."""
+    for name in ("alice", "amir"):
+        clear(installation.url, name)
     came = People(browser, installation.url)
     yield came
     for person in came.present:

@@ -72,13 +72,13 @@ def test_what_was_typed_survives_a_page_that_renews_itself(people: People):
     alice, bob, carol = (people(name).page for name in ("alice", "bob", "carol"))
     address = ask(alice, "Refunds fail.")
     bob.goto(address)
-    bob.locator("#comment").fill("Which table? I would rath")
+    bob.locator("#decision textarea").fill("Which table? I would rath")
     bob.locator("#saying").fill("Half a sentence")
     carol.goto(address)
     carol.locator("#saying").fill("I looked: it is the payments table.")
     carol.get_by_role("button", name="Say it").click()
     expect(bob.locator("#timeline")).to_contain_text("it is the payments table")
-    assert bob.locator("#comment").input_value() == "Which table? I would rath"
+    assert bob.locator("#decision textarea").input_value() == "Which table? I would rath"
     assert bob.locator("#saying").input_value() == "Half a sentence"
     alice.goto(address)
     alice.get_by_text("Cancel this request…").click()

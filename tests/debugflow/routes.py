@@ -136,6 +136,8 @@ class Place:
                 return wish
             case "/api/v1/requests/" | "/api/v1/requests/preview/":
                 return {**wish, "level": self.world.write.pk}
+            case "/queue/decide/":
+                return {**vote, "chosen": f"{self.waiting.pk}:{self.waiting.scope_hash}"}
             case "/api/v1/tokens/":
                 return {"name": "a script", "scopes": ["read"], "days": 7}
             case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
@@ -174,7 +176,7 @@ def settle(world: World, clock: Clock) -> Place:
     _appoint(world, "administrator", *rights)
     stuck = _stuck(world, clock)
     grant = _opened(world, level=world.write)
-    wish = TokenWish("nightly", ["read"], days=7)
+    wish = TokenWish(name="nightly", scopes=["read"], days=7)
     token = tokens.make(world.alice.pk, by=world.alice, wish=wish).row
     return Place(world, world.submit(), grant, stuck, token)
 

@@ -54,6 +54,7 @@ POST /requests/<pk>/vote/                          in   404  404  403  302  403 
 POST /requests/<pk>/comment/                       in   404  404  302  302  302  302  404  302
 POST /requests/<pk>/cancel/                        in   404  404  302  403  403  403  404  403
 GET  /queue/                                       in   200  200  200  200  200  200  200  200
+POST /queue/decide/                                in   302  302  302  302  302  302  302  302
 GET  /audit/                                       in   200  200  200  200  200  200  200  200
 GET  /grants/                                      in   200  200  200  200  200  200  200  200
 GET  /grants/<pk>/                                 in   404  404  200  200  200  200  200  200

@@ -1,0 +1,117 @@
+"""What is shown of one request, on a page of its own or beside a list."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+
+from approvals import access, chain, policy
+from approvals.models import AccessRequest, Grant, RequestStage, Vote
+from approvals.states import UNDECIDED, GrantState, StageState
+from approvals.views.viewer import viewer
+from audit import log
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+    from audit.models import Event
+
+RELATED = ("requester", "beneficiary", "level", "target", "policy_version__policy")
+TIMELINE = 200  # the newest Events that a page shows; refused attempts could make it endless
+
+
+def found(request: HttpRequest, pk: int) -> AccessRequest:
+    """The request with this id. Raises Http404 where the viewer may not see it."""
+    visible = access.visible_requests(viewer(request)).select_related(*RELATED)
+    return get_object_or_404(visible, pk=pk)
+
+
+@dataclass(frozen=True)
+class ShownStage:
+    """A stage with its votes, what it still lacks, and who could give it."""
+
+    stage: RequestStage
+    votes: list[Vote]
+    missing: list[str]
+    able: list[str]
+
+
+def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
+    """What the templates of a request read."""
+    loaded = policy.shown_chain(asked)
+    stages = _stages(loaded)
+    grant = None if asked.state in UNDECIDED else _grant(asked)
+    events = _timeline(asked)
+    actions = policy.permitted_actions(asked, loaded, person)
+    index = loaded.index
+    mine = loaded.counting_vote(loaded.stages[index], person.pk) if index is not None else None
+    context = {
+        "now": loaded.now,
+        "asked": asked,
+        "stages": stages,
+        "open": stages[index] if index is not None else None,
+        "grant": grant,
+        "events": events,
+        "left_out": len(events) == TIMELINE,
+        "overdue": asked.state in UNDECIDED and policy.is_too_late(asked, loaded),
+        "actions": actions,
+        "mine": mine,
+        "over": _over(asked, grant),
+    }
+    return context | _fingerprints(context)
+
+
+def _grant(asked: AccessRequest) -> Grant | None:
+    return Grant.objects.filter(request=asked).select_related("beneficiary").first()
+
+
+def _over(asked: AccessRequest, grant: Grant | None) -> bool:
+    """Whether nothing about this can change any more, so that looking again is of no use."""
+    return asked.state not in UNDECIDED and (grant is None or grant.state == GrantState.ENDED)
+
+
+def _fingerprints(context: dict[str, Any]) -> dict[str, str]:
+    """What a page showed, to tell later whether it still holds: all of it, and the decision box."""
+    asked, grant, events, mine = (context[key] for key in ("asked", "grant", "events", "mine"))
+    codes = {name: no and no.message for name, no in context["actions"].items()}
+    opened = context["open"].stage.pk if context["open"] else 0
+    box = (asked.state, asked.scope_hash, opened, mine and mine.pk, context["overdue"], codes)
+    live = grant and (
+        grant.state,
+        grant.expires_at,
+        grant.expires_at > context["now"] if grant.expires_at else None,
+    )
+    seen = (events[-1].pk if events else 0, live, box)
+    return {"seen": _short_hash(seen), "box": _short_hash(box)}
+
+
+def _short_hash(values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+
+def _timeline(asked: AccessRequest) -> list[Event]:
+    newest = log.timeline(f"request:{asked.pk}").order_by("-id")[:TIMELINE]
+    return list(reversed(newest))
+
+
+def _stages(loaded: policy.Chain) -> list[ShownStage]:
+    ids = {person for state in loaded.states for person in state.candidates}
+    users = get_user_model()._default_manager.filter(pk__in=ids)
+    names = {user.pk: user.get_username() for user in users}
+    return [_stage(loaded, number, names) for number in range(len(loaded.stages))]
+
+
+def _stage(loaded: policy.Chain, number: int, names: dict[int, str]) -> ShownStage:
+    stage, state = loaded.stages[number], loaded.states[number]
+    missing = []
+    if stage.state == StageState.OPEN:
+        outcome = chain.outcome(loaded.states, number)
+        missing = [policy.words(lack, stage.group_names) for lack in outcome.missing]
+    votes = [vote for vote in loaded.votes if vote.stage_id == stage.pk]
+    heard = {vote.voter_id for vote in loaded.votes}
+    able = sorted(names[pk] for pk in state.candidates if pk in names and pk not in heard)
+    return ShownStage(stage, votes, missing, able)
