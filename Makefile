@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Named after the lock file's content: another lock file is another stamp, a mere new date is not.
 STAMP := .venv/.installed-$(shell cksum < requirements-dev.lock | tr ' ' '-')
 
-.PHONY: demo test check bench faults screenshots up clean venv
+.PHONY: demo test browser-test check bench faults screenshots up clean venv
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -17,7 +17,11 @@ up: $(STAMP)
 	$(RUN) manage.py up
 
 test: $(STAMP)
-	$(RUN) -m pytest $(PYTEST_FLAGS)
+	$(RUN) -m pytest --ignore=tests/browser $(PYTEST_FLAGS)
+
+# Apart from the others, in one process: they share an installation and a browser.
+browser-test: $(STAMP)
+	$(RUN) -m pytest -n 0 tests/browser $(PYTEST_FLAGS)
 
 bench: $(STAMP)
 	$(RUN) -m tests.bench

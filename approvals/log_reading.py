@@ -48,8 +48,8 @@ class LogReader:
         return event_sentence(event)
 
     def page(self, event: Event) -> str:
-        kind, _, number = event.thread.partition(":")
-        return reverse("request", args=[int(number)]) if kind == "request" else ""
+        about, _, number = event.thread.partition(":")
+        return reverse("request", args=[int(number)]) if about == "request" else ""
 
 
 def _threads(rows: QuerySet[Any], prefix: str) -> QuerySet[Any]:

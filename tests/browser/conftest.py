@@ -1,4 +1,7 @@
-"""A real installation with the demonstration's people and target, and a real browser."""
+"""A real installation with the demonstration's people and target, and a real browser.
+
+For this package alone: while Playwright runs, Django takes the whole process for an event loop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.browser import chromium
 from tests.browser.people import Person, Theme, sign_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if why := chromium.missing():
         pytest.skip(why)
@@ -24,7 +27,7 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation(server_directory: Path, browser: Browser) -> Iterator[Installation]:
     made = Installation(server_directory / "browser", port=0, out=io.StringIO())
     try:

@@ -270,6 +270,7 @@ def test_what_one_may_not_see_is_in_no_list_either(place: Place, role: str) -> N
         "/api/v1/events/?actor=alice",
     ]
     looks = [place.address(route) for method, route in ROWS if method == "GET"]
+    looks.remove("/api/v1/schema/")  # its examples are of the same cast
     shown = {address: client.get(address) for address in (*looks, *sought)}
     assert {shown[address].status_code for address in sought} == {200}
     for address, answer in shown.items():

@@ -137,7 +137,7 @@ def test_forms_show_them_again_as_text(place: Place):
 def test_the_api_says_them_as_json_and_nothing_else(place: Place):
     alice = signed_in(place, "alice")
     for route in routes():
-        if not route.startswith("/api/"):
+        if not route.startswith("/api/") or route == "/api/v1/docs/":  # a page to try it
             continue
         with undone():
             answer = alice.get(place.address(route))

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -244,11 +244,12 @@ def lone_sweeper(run: Run, found: Findings) -> Iterator[None]:
     """
     place = run.place
     with Proxy(place.control.postgres.port) as proxy:
-        # Nobody reads what it says, and a full pipe would stop it.
         told = {"DATABASE_URL": site.through(place.control.url(), proxy.port)}
         with place.running("manage.py", "sweep", LOG_LEVEL="CRITICAL", **told) as sweeper:
             assert sweeper.stdout
             assert "Sweeping" in sweeper.stdout.readline()
+            # Read on: a full pipe would stop it.
+            threading.Thread(target=deque, args=[sweeper.stdout, 0], daemon=True).start()
             eventually(Heartbeat.objects.filter(is_worker=False).exists)
             proxy.refuse()
             yield

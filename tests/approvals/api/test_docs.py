@@ -25,6 +25,7 @@ CODE = re.compile(r'(?:\bcode=|Refusal\(\s*|default_code = )"([a-z_]+)"')
 ROW = re.compile(r"^\| \d{3} \| `([a-z_]+)` \|", re.MULTILINE)
 # Said by the framework, or in our words for what it raises.
 FRAMEWORKS = {
+    "too_many_tries",  # of signing in, wherever
     "not_found",
     "permission_denied",
     "method_not_allowed",
