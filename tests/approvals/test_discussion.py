@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-from django.test import Client
 
 from approvals import discussion, workflow
 from approvals.errors import Invalid, NotAllowed, WrongState
@@ -15,14 +14,10 @@ from approvals.models import Mention, Vote
 from approvals.states import RequestState
 from audit.log import timeline
 from audit.models import Event
+from tests.pages import signed_in
 from tests.world import World
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _static_files_are_not_collected(settings):
-    settings.WHITENOISE_AUTOREFRESH = True
 
 
 def say(request: Any, by: Any, text: str, after: int = 0) -> Event:
@@ -36,12 +31,6 @@ def told(request: Any) -> list[str]:
 def asked_to_look(person: Any) -> list[tuple[int, str]]:
     mentions = discussion.open_mentions(person)
     return [(mention.request_id, mention.author.username) for mention in mentions]
-
-
-def signed_in(person: Any) -> Client:
-    client = Client()
-    client.force_login(person)
-    return client
 
 
 class TestSaying:

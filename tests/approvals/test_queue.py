@@ -16,6 +16,7 @@ from approvals.models import AccessRequest, Decision, Vote
 from approvals.states import RequestState
 from approvals.views import queue_filters, queue_rows
 from approvals.views.queue_filters import Place
+from tests.pages import signed_in, text
 from tests.world import World, publish, save_level, stage
 
 HTMX = {"HX-Request": "true"}
@@ -23,18 +24,7 @@ HTMX = {"HX-Request": "true"}
 
 @pytest.fixture
 def sign_in(world: World):
-    def as_(name: str) -> Client:
-        client = Client()
-        client.force_login(world.people[name])
-        return client
-
-    return as_
-
-
-def text(response: Any) -> str:
-    """What a person reads: no tags, one space between words."""
-    body = re.sub(r"<(script|style|dialog).*?</\1>", " ", response.content.decode(), flags=re.S)
-    return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
+    return lambda name: signed_in(world.people[name])
 
 
 def listed(response: Any) -> list[int]:

@@ -23,31 +23,16 @@ from approvals.models import AccessRequest, Decision, StepKind, Vote
 from approvals.states import LOOKS, GrantState, RequestState
 from approvals.templatetags.look import dsn, psql
 from audit.models import Event
+from tests.pages import signed_in, text
 from tests.world import HOUR, World, publish, save_level, stage
 
 HTMX = {"HX-Request": "true"}
 HOSTILE = "<script>alert(1)</script> \u202egpj.exe \U0001f525 " + "x" * 1900
 
 
-@pytest.fixture(autouse=True)
-def _static_files_are_not_collected(settings):
-    settings.WHITENOISE_AUTOREFRESH = True
-
-
 @pytest.fixture
 def sign_in(world: World):
-    def as_(name: str) -> Client:
-        client = Client()
-        client.force_login(world.people[name])
-        return client
-
-    return as_
-
-
-def text(response: Any) -> str:
-    """What a person reads: no tags, one space between words."""
-    body = re.sub(r"<(script|style).*?</\1>", " ", response.content.decode(), flags=re.S)
-    return unescape(" ".join(re.sub(r"<[^>]+>", " ", body).split()))
+    return lambda name: signed_in(world.people[name])
 
 
 def field(response: Any, name: str) -> str:

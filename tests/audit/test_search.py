@@ -22,14 +22,10 @@ from audit.clock import now
 from audit.log import Actor, Subject
 from audit.models import Event
 from audit.search import HINTS, PAGE, SEARCHED, TEXT_MAX, Term, Unsearchable, parse
+from tests.pages import signed_in
 from tests.world import World
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _static_files_are_not_collected(settings):
-    settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture
@@ -38,12 +34,6 @@ def auditor(world: World, django_user_model: Any) -> Client:
     tess = django_user_model.objects.create_user("tess", password="a long password")
     tess.user_permissions.add(Permission.objects.get(codename="view_event"))
     return signed_in(tess)
-
-
-def signed_in(person: Any) -> Client:
-    client = Client()
-    client.force_login(person)
-    return client
 
 
 def page(client: Client, text: str = "", **more: str) -> str:
