@@ -579,6 +579,19 @@ class TestAgainstBruteForce:
         assert helped == any(group in part.groups for part in found.missing)
 
 
+def test_an_approval_that_somebody_used_up_gave_for_another_uses_up_nobody():
+    """bob approved in person and, with the same voice, for carol: she may still fill a slot."""
+    rule = StageRule(groups={"dba": 0}, total=1)
+    seen = {CAROL: frozenset({"dba"})}
+    both = frozenset({BOB, CAROL})
+    stages = [
+        StageState(rule=rule, candidates=seen, approvals=both, cast_by={CAROL: BOB}, passed=True),
+        StageState(rule=rule, candidates=seen, approvals=both),
+    ]
+    assert oracle.counted_approvals(stages) == [{BOB}, {CAROL}]
+    assert outcome(stages, 1).verdict is Verdict.FILLED
+
+
 class TestLaws:
     @given(chains(ended=False))
     def test_never_filled_with_fewer_people_than_slots(self, stages: list[StageState]):
@@ -586,7 +599,10 @@ class TestLaws:
         assert index is not None
         # Nobody is used up in a stage without a place, which no policy may have.
         assume(all(oracle.slots_of(stage) for stage in stages[:index]))
-        used_before = set[int]().union(*(stage.approvals for stage in stages[:index]))
+        # An approval given on another's behalf by somebody used up counts for nobody, and uses up
+        # nobody: whoever approved in person before is certain not to fill a slot here.
+        before = stages[:index]
+        used_before = set[int]().union(*(stage.approvals - set(stage.cast_by) for stage in before))
         people = stages[index].approvals - used_before
 
         if len(people) < max(1, len(oracle.slots_of(stages[index]))):
