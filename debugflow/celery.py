@@ -7,10 +7,12 @@ import os
 from celery import Celery, signals
 from django.core.exceptions import ImproperlyConfigured
 
+from debugflow import broker
 from debugflow.sweeping import SweeperStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "debugflow.settings")
 
+broker.take_over()
 app = Celery("debugflow")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

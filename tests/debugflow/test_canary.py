@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 from celery import current_app
@@ -55,6 +56,18 @@ def keys(valkey: EmbeddedValkey) -> dict[str, int]:
         return {key: client.ttl(key) for key in client.keys()}
 
 
+def send_canary(valkey: EmbeddedValkey, process: Heartbeat) -> None:
+    """To whichever worker takes it, and acknowledges it when it is done."""
+    with current_app.connection_for_write(valkey.url) as broker:
+        told = [str(process.process)]
+        current_app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
+
+
+def waits_for_a_lock(server: psycopg.Connection[Any]) -> bool:
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return server.execute(waiting).fetchone() is not None
+
+
 def refused(broker: redis.Redis, command: str) -> int:
     """How often the broker has refused this command since it began."""
     return int(broker.info("commandstats").get(f"cmdstat_{command}", {}).get("rejected_calls", 0))
@@ -92,6 +105,29 @@ def test_a_worker_that_comes_to_a_full_broker_waits_and_does_not_exit(
             eventually(heartbeats.serving().exists)
 
 
+def test_a_task_that_outlasts_its_broker_does_not_take_the_worker_with_it(
+    control: Control, valkey: EmbeddedValkey
+):
+    """It is done on a channel that went with the old broker, and acknowledged to nobody."""
+    now = clock.now()
+    held = Heartbeat.objects.create(name="held", started_at=now, swept_at=now)
+    with worker(control, valkey) as process, control.superuser(DATABASE) as other:
+        eventually(heartbeats.serving().exists)
+        with other.transaction():
+            other.execute("SELECT FROM approvals_heartbeat WHERE name = 'held' FOR UPDATE")
+            send_canary(valkey, held)
+            eventually(lambda: waits_for_a_lock(other))
+            valkey.kill()
+            time.sleep(0.5)
+            valkey.start()
+            back = clock.now()
+            eventually(lambda: served_after(back))
+        eventually(lambda: Heartbeat.objects.filter(pk=held.pk, served_at__isnull=False).exists())
+        done = clock.now()
+        eventually(lambda: process.poll() is not None or served_after(done))
+        assert process.poll() is None
+
+
 def test_a_worker_without_a_free_thread_serves_nobody(control: Control, valkey: EmbeddedValkey):
     """Its process lives and its sweeper sweeps; what it would take from the broker waits."""
     now = clock.now()
@@ -100,10 +136,8 @@ def test_a_worker_without_a_free_thread_serves_nobody(control: Control, valkey: 
         eventually(heartbeats.serving().exists)
         with other.transaction():
             other.execute("SELECT FROM approvals_heartbeat WHERE name = 'held' FOR UPDATE")
-            with current_app.connection_for_write(valkey.url) as broker:
-                for _ in range(2):  # as many as it has threads
-                    told = [str(held.process)]
-                    current_app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
+            for _ in range(2):  # as many as it has threads
+                send_canary(valkey, held)
             time.sleep(1)
             stuck = clock.now()
             eventually(lambda: swept_after(stuck), within=3)

@@ -96,6 +96,7 @@ class Site:
         deadline = time.monotonic() + within
         while self.served_since(moment) < len(WORKERS):
             if time.monotonic() > deadline:
+                print(self.processes.tail(WORKERS))  # noqa: T201 - for whoever asks why
                 return inf
             time.sleep(PAUSE)
         return float((clock.now() - moment).total_seconds())
