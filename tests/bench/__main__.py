@@ -58,7 +58,7 @@ def main() -> int:
 
 def _measure(site: Installation) -> list[Figure]:
     # Django's models can be imported only now that it is set up.
-    from tests.bench import access, cycles, endings, growth, queue, votes
+    from tests.bench import access, api, cycles, endings, growth, queue, votes
 
     parts: dict[str, Callable[[], list[Figure]]] = {
         "votes": lambda: votes.measure(Figure),
@@ -67,6 +67,7 @@ def _measure(site: Installation) -> list[Figure]:
         "cycles": lambda: cycles.measure(site, Figure),
         "growth": lambda: growth.measure(site, Figure),  # these come last: they fill the database
         "queue": lambda: queue.measure(site, Figure),
+        "api": lambda: api.measure(site, Figure),
     }
     return [figure for name, part in parts.items() if name in wanted(parts) for figure in part()]
 

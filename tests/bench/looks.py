@@ -1,0 +1,40 @@
+"""Pages and answers as the server makes them: through the middleware, without a network."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+LOOKS = 20
+
+
+def signed_in(person: Any) -> Client:
+    client = Client(headers={"host": "localhost"})
+    client.force_login(person)
+    return client
+
+
+def milliseconds(client: Client, address: str) -> float:
+    """The median of `LOOKS` looks."""
+    return median(seconds(client, address) for _ in range(LOOKS)) * 1000
+
+
+def seconds(client: Client, address: str) -> float:
+    """One look. Raises RuntimeError for anything but an answer that is as it should be."""
+    began = time.perf_counter()
+    answer = client.get(address)
+    took = time.perf_counter() - began
+    if answer.status_code != 200:
+        raise RuntimeError(f"{address} answered {answer.status_code}")
+    return took
+
+
+def queries(client: Client, address: str) -> float:
+    with CaptureQueriesContext(connection) as statements:
+        client.get(address)
+    return float(len(statements))
