@@ -22,7 +22,7 @@ def requestable_levels(user: Person) -> QuerySet[AccessLevel]:
     """The levels this person may ask for, switched-off ones and their targets left out."""
     levels: QuerySet[AccessLevel] = get_objects_for_user(
         user,
-        "approvals.request_accesslevel",
+        "request_accesslevel",
         AccessLevel,
         with_superuser=False,
         accept_global_perms=False,
@@ -33,7 +33,7 @@ def requestable_levels(user: Person) -> QuerySet[AccessLevel]:
 def _targets(user: Person, permission: str) -> QuerySet[Target]:
     targets: QuerySet[Target] = get_objects_for_user(
         user,
-        f"approvals.{permission}",
+        permission,
         Target,
         with_superuser=False,
         accept_global_perms=False,

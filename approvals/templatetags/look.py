@@ -42,6 +42,7 @@ register = template.Library()
 register.filter("sentence", event_sentence)
 register.filter("headline", headline)
 register.filter("lasting", lasting)
+register.filter("apart", apart)
 
 MACHINES: dict[type[models.Model], type[models.TextChoices]] = {
     AccessRequest: RequestState,

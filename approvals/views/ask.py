@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
@@ -12,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from approvals import access, workflow
+from approvals import access, history, workflow
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
 from approvals.models import AccessLevel, AccessRequest
@@ -125,11 +126,12 @@ class AskedStage:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A preview in words. `groups` is whom the button says it asks."""
+    """A preview in words. `groups` is whom the button says it asks, who `usually` take so long."""
 
     preview: workflow.Preview
     stages: list[AskedStage]
     groups: str
+    usually: timedelta | None
 
 
 def _forecast(level: AccessLevel, form: AskForm, person: Person) -> Forecast:
@@ -145,7 +147,9 @@ def _forecast(level: AccessLevel, form: AskForm, person: Person) -> Forecast:
         if stage.minima.get(key, 1) or sum(stage.minima.values()) == 0
     )
     stages = [_asked(stage, names) for stage in planned]
-    return Forecast(preview, stages, " and ".join(asked))
+    version = preview.version
+    usually = history.usual_wait(version.policy) if version and stages else None
+    return Forecast(preview, stages, " and ".join(asked), usually)
 
 
 def _asked(stage: PlannedStage, names: dict[int, str]) -> AskedStage:

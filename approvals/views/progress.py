@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import F, Prefetch, QuerySet
+from django.db.models import Count, F, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from approvals.models import AccessRequest, Decision, RequestStage, Vote
 from approvals.states import StageState
@@ -35,9 +36,10 @@ class Progress:
 
 def with_progress(requests: QuerySet[AccessRequest]) -> QuerySet[AccessRequest]:
     """The same requests, with all that `progress` and a list's row read."""
-    approvals = Vote.objects.counting().filter(decision=Decision.APPROVE)
+    approvals = Vote.objects.counting().filter(stage=OuterRef("pk"), decision=Decision.APPROVE)
+    given = approvals.order_by().values("stage").annotate(count=Count("pk")).values("count")
     stages = RequestStage.objects.filter(round=F("request__round")).order_by("order")
-    stages = stages.prefetch_related(Prefetch("votes", approvals, to_attr="approvals"))
+    stages = stages.annotate(given=Coalesce(Subquery(given), 0))
     return requests.select_related(
         "requester", "beneficiary", "level", "target", "grant"
     ).prefetch_related(Prefetch("stages", stages, to_attr="present_stages"))
@@ -51,5 +53,5 @@ def progress(requests: Iterable[AccessRequest]) -> list[Progress]:
 def _progress(request: AccessRequest) -> Progress:
     stages: tuple[RequestStage, ...] = tuple(request.present_stages)  # type: ignore[attr-defined]
     stage = next((stage for stage in stages if stage.state == StageState.OPEN), None)
-    given = len(stage.approvals) if stage else 0  # type: ignore[attr-defined]
+    given = stage.given if stage else 0  # type: ignore[attr-defined]
     return Progress(request, stages, stage, given)

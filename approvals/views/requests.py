@@ -51,6 +51,9 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
     if "queue" in request.POST:
         messages.success(request, f"Your vote on {queue.title(asked)} counts.")
         return redirect(queue.onwards(request.POST))
+    if "home" in request.POST:
+        messages.success(request, f"Your vote on {queue.title(asked)} counts.")
+        return redirect("home")
     messages.success(request, "Your vote counts. It is written in the timeline.")
     return redirect("request", asked.pk)
 

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
-from approvals import access, chain, policy
+from approvals import access, chain, history, policy
 from approvals.models import AccessRequest, Grant, RequestStage, Vote
 from approvals.states import UNDECIDED, GrantState, StageState
 from approvals.views.viewer import viewer
@@ -42,7 +42,7 @@ class ShownStage:
 
 def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
     """What the templates of a request read."""
-    loaded = policy.shown_chain(asked)
+    loaded = policy.load_chain(asked)
     stages = _stages(loaded)
     grant = None if asked.state in UNDECIDED else _grant(asked)
     events = _timeline(asked)
@@ -52,6 +52,7 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
     context = {
         "now": loaded.now,
         "asked": asked,
+        "past": history.before(asked),
         "stages": stages,
         "open": stages[index] if index is not None else None,
         "grant": grant,
@@ -99,9 +100,13 @@ def _timeline(asked: AccessRequest) -> list[Event]:
 
 
 def _stages(loaded: policy.Chain) -> list[ShownStage]:
+    """The stages, and the votes with their voters: all the people are read at once."""
     ids = {person for state in loaded.states for person in state.candidates}
-    users = get_user_model()._default_manager.filter(pk__in=ids)
-    names = {user.pk: user.get_username() for user in users}
+    ids |= {vote.voter_id for vote in loaded.votes}
+    users = get_user_model()._default_manager.in_bulk(ids)
+    for vote in loaded.votes:
+        vote.voter = users[vote.voter_id]
+    names = {user.pk: user.get_username() for user in users.values()}
     return [_stage(loaded, number, names) for number in range(len(loaded.stages))]
 
 
