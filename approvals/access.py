@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 def requestable_levels(user: Person) -> QuerySet[AccessLevel]:
     """The levels this person may ask for, switched-off ones and their targets left out."""
+    return _levels(user).filter(enabled=True, target__enabled=True)
+
+
+def switched_off_levels(user: Person) -> QuerySet[AccessLevel]:
+    """The levels this person could ask for if they, or their targets, were not switched off."""
+    return _levels(user).exclude(enabled=True, target__enabled=True)
+
+
+def _levels(user: Person) -> QuerySet[AccessLevel]:
     levels: QuerySet[AccessLevel] = get_objects_for_user(
         user,
         "request_accesslevel",
@@ -27,7 +36,7 @@ def requestable_levels(user: Person) -> QuerySet[AccessLevel]:
         with_superuser=False,
         accept_global_perms=False,
     )
-    return levels.filter(enabled=True, target__enabled=True).select_related("target")
+    return levels.select_related("target")
 
 
 def _targets(user: Person, permission: str) -> QuerySet[Target]:

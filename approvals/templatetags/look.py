@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from django import template
@@ -278,10 +278,20 @@ def _conninfo(connection: Mapping[str, Any]) -> str:
 @register.filter
 def dsn(connection: Mapping[str, Any], password: str) -> str:
     """`postgresql://…` for clients that take one."""
-    user, database = quote(str(connection["user"]), ""), quote(str(connection["database"]), "")
+    user = quote(str(connection["user"]), "")
+    mode = quote(str(connection["sslmode"]), "")
+    return f"postgresql://{user}:{quote(password, '')}@{_place(connection)}?sslmode={mode}"
+
+
+@register.filter
+def jdbc(connection: Mapping[str, Any]) -> str:
+    """The URL for PostgreSQL's JDBC driver, without the password: its tools ask for one."""
+    told = urlencode({"user": connection["user"], "sslmode": connection["sslmode"]})
+    return f"jdbc:postgresql://{_place(connection)}?{told}"
+
+
+def _place(connection: Mapping[str, Any]) -> str:
+    """Host, port and database, as URLs write them."""
     host = str(connection["host"])
-    place = f"[{host}]" if ":" in host else host
-    return (
-        f"postgresql://{user}:{quote(password, '')}@{place}:{connection['port']}/{database}"
-        f"?sslmode={quote(str(connection['sslmode']), '')}"
-    )
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{bracketed}:{connection['port']}/{quote(str(connection['database']), '')}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
 from django.contrib.auth import get_user_model
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
@@ -25,22 +28,48 @@ from audit.zones import zone_of
 if TYPE_CHECKING:
     from approvals.people import Person
 
+LISTED = 60  # levels on a page; whoever may ask for more finds them by typing
+SEARCH_MAX = 100  # characters
+SEARCHED = ("name", "target__name", "target__description", "target__environment")
 NAMED = 5  # people of a stage that are shown by name; the others are counted
 
 
 @never_cache
 @require_safe
 def choose(request: HttpRequest) -> HttpResponse:
-    """Every level that this person may ask for, by target."""
+    """The levels that this person may ask for, by target, those asked for lately first.
+
+    `q` finds: each of its words has to occur in the level's name or its target's.
+    """
     person = viewer(request)
-    levels = access.requestable_levels(person).order_by("target__name", "rank")
+    wanted = request.GET.get("q", "").replace("\0", "")[:SEARCH_MAX]
+    levels = list(_lately_first(_finding(access.requestable_levels(person), wanted), person))
     mine = AccessRequest.objects.undecided().filter(beneficiary=person)
     context = {
         "now": clock.now(),
-        "levels": levels,
+        "wanted": wanted,
+        "levels": levels[:LISTED],
+        "more": len(levels) > LISTED,
+        "off": _finding(access.switched_off_levels(person), wanted)[:LISTED],
         "asked": dict(mine.values_list("level_id", "pk")),
     }
     return render(request, "approvals/ask.html", context)
+
+
+def _finding(levels: QuerySet[AccessLevel], wanted: str) -> QuerySet[AccessLevel]:
+    for word in wanted.split():
+        found = (Q((f"{field}__icontains", word)) for field in SEARCHED)
+        levels = levels.filter(reduce(or_, found))
+    return levels.order_by("target__name", "rank")
+
+
+def _lately_first(levels: QuerySet[AccessLevel], person: Person) -> QuerySet[AccessLevel]:
+    """One more than are listed; levels of one target stay together."""
+    asked = AccessRequest.objects.filter(requester=person, target=OuterRef("target"))
+    newest = asked.order_by("-pk").values("pk")[:1]
+    lately = F("lately").desc(nulls_last=True)
+    found = levels.annotate(lately=Subquery(newest)).order_by(lately, "target__name", "rank")
+    return found[: LISTED + 1]
 
 
 @never_cache

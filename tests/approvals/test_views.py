@@ -7,7 +7,7 @@ import shlex
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from django.conf import settings as django_settings
@@ -19,9 +19,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from approvals import administration, closing, grants, opening
 from approvals.errors import ProvisionError
-from approvals.models import AccessRequest, Decision, StepKind, Vote
+from approvals.models import AccessRequest, Decision, StepKind, Target, Vote
 from approvals.states import LOOKS, GrantState, RequestState
-from approvals.templatetags.look import dsn, psql
+from approvals.templatetags.look import dsn, jdbc, psql
 from audit.models import Event
 from tests.pages import signed_in, text
 from tests.world import HOUR, World, publish, save_level, stage
@@ -574,6 +574,12 @@ def test_postgresql_shows_a_command_line_that_a_shell_and_libpq_read_back():
     assert unquote(parts.password or "") == "s/e:c@r?t%"
     assert conninfo_to_dict(dsn(connection, "s/e"))["dbname"] == connection["database"]
 
+    url = urlsplit(jdbc(connection).removeprefix("jdbc:"))
+    assert (url.hostname, url.port) == ("db.example.com", 5432)
+    assert unquote(url.path.removeprefix("/")) == connection["database"]
+    assert parse_qs(url.query) == {"user": ["dbgf_1"], "sslmode": ["verify-full"]}
+    assert jdbc({**connection, "host": "2001:db8::1"}).startswith("jdbc:postgresql://[2001:db8::1]")
+
 
 def ask_for_many(world: World, count: int) -> None:
     """So many requests of alice's, each for a level of its own."""
@@ -679,3 +685,39 @@ def test_sign_in_page_says_the_same_for_a_wrong_password_and_an_unknown_name(wor
     assert "do not sign in" in words.pop()
     right = Client().post("/sign-in/", {"username": "alice", "password": "a long password"})
     assert right["Location"] == "/"
+
+
+def test_alice_finds_a_target_by_typing_a_part_of_its_name(world, sign_in):
+    alice = sign_in("alice")
+    assert "Ask for read-only" in text(alice.get("/ask/?q=ORD+only"))
+    assert "Ask for read-write" not in text(alice.get("/ask/?q=ORD+only"))
+    nothing = text(alice.get("/ask/?q=payroll"))
+    assert "Nothing that you may ask for is called that." in nothing
+    assert text(alice.get("/ask/", {"q": HOSTILE + "\0"})).count("alert(1)") <= 1
+
+
+def test_what_was_asked_for_lately_comes_first(world, sign_in):
+    config = {"name": "orders"}
+    archive = Target(name="archive", kind="memory", environment="production", config=config)
+    administration.save_target(archive, by=world.ada, clear_secrets={"password": "admin"})
+    level = save_level(world, name="read-only", target=archive, rank=1)
+    assign_perm("approvals.request_accesslevel", world.groups["developers"], level)
+    world.submit()
+    assert text(sign_in("amir").get("/ask/")).index("archive") < text(
+        sign_in("amir").get("/ask/")
+    ).index("orders")
+    page = text(sign_in("alice").get("/ask/"))
+    assert page.index("orders") < page.index("archive")
+
+
+def test_a_level_that_is_switched_off_says_so_where_one_would_look_for_it(world, sign_in):
+    alice = sign_in("alice")
+    assert "Not to be had now" not in text(alice.get("/ask/"))
+    world.write.enabled = False
+    administration.save_level(world.write, by=world.ada)
+    page = text(alice.get("/ask/"))
+    assert "read-write on orders this level is switched off" in page
+    world.target.enabled = False
+    administration.save_target(world.target, by=world.ada, clear_secrets={})
+    assert "read-only on orders this target is switched off" in text(alice.get("/ask/"))
+    assert "Not to be had now" not in text(sign_in("mallory").get("/ask/"))
