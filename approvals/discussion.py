@@ -33,10 +33,10 @@ MENTION: Final = re.compile(r"(?<![\w@.+-])@([\w.@+-]*[\w@+-])")
 
 
 @verb("comment.refused", request_subject)
-def comment(request_id: int, *, by: Person, text: str, after: int = 0) -> Event:
+def comment(request_id: int, *, by: Person, text: str, after: int | None = None) -> Event:
     """Say something about a request, decided or not. Raises NotAllowed, WrongState, Invalid.
 
-    `after` is the last Event that they had seen: the same text of theirs that came later is the
+    `after` is the last Event that a form showed: the same text of theirs that came later is the
     same form sent twice, and is not said again.
     """
     request = locked_request(request_id)
@@ -44,7 +44,7 @@ def comment(request_id: int, *, by: Person, text: str, after: int = 0) -> Event:
         raise NotAllowed("This request is not yours to see.", code="not_yours")
     text = text.strip()
     _require_text(text)
-    if twice := _said(request, by, after).filter(data__comment=text).first():
+    if after is not None and (twice := _said(request, by, text, after)):
         return twice
     told, untold = _mentioned(request, by, text)
     Mention.objects.filter(request=request, person=by).delete()
@@ -88,9 +88,14 @@ def _require_text(text: str) -> None:
         raise Invalid(fields={"comment": ["A NUL character cannot be stored. Remove it."]})
 
 
-def _said(request: AccessRequest, by: Person, after: int) -> QuerySet[Event]:
-    thread = log.timeline(request.audit_subject().thread)
-    return thread.filter(action=COMMENTED, actor_id=str(by.pk), pk__gt=after)
+def comments(request: AccessRequest) -> QuerySet[Event]:
+    """What was said about it, oldest first."""
+    return log.timeline(request.audit_subject().thread).filter(action=COMMENTED)
+
+
+def _said(request: AccessRequest, by: Person, text: str, after: int) -> Event | None:
+    theirs = comments(request).filter(actor_id=str(by.pk), pk__gt=after)
+    return theirs.filter(data__comment=text).first()
 
 
 def _mentioned(

@@ -31,6 +31,7 @@ REASONS: Final = {
     "key_in_progress": "the first call with this key is under way",
     "key_lost": "whether the first call with this key was done is not known",
     "key_reused": "this key was used for another call",
+    "made_already": "it had just been made",
     "needed_later": "a later stage needs them",
     "newer_version": "somebody else had published meanwhile",
     "no_level": "there is no such level",
@@ -155,6 +156,11 @@ def _token_used(event: Event, data: dict[str, Any]) -> str:
     called = f"{data.get('method') or ''} {data.get('path') or ''}".strip()
     words = f"used the token {event.subject_label}"
     return f"{words} for {called}" if called else words
+
+
+def _token_revoked(event: Event, data: dict[str, Any]) -> str:
+    words = f"revoked the token {event.subject_label}"
+    return f"{words}, with the new password" if data.get("because") else words
 
 
 def _searched(event: Event, data: dict[str, Any]) -> str:
@@ -316,7 +322,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "secrets.rotated": _rotated,
     "service.made": naming("made the account of a service,"),
     "token.made": naming("made a token of the API:"),
-    "token.revoked": naming("revoked the token"),
+    "token.revoked": _token_revoked,
     "token.used": _token_used,
     "token.refused": _refused("use a token"),
     "token.make_refused": _refused("make a token"),

@@ -48,6 +48,15 @@ class EndReason(models.TextChoices):
     UNUSED = "unused", "Never opened"
 
 
+class TokenStanding(models.TextChoices):
+    """What a token of the API is at some moment. Nothing is stored, so nothing is moved."""
+
+    LIVE = "live", "Works"
+    EXPIRED = "expired", "Expired"
+    REVOKED = "revoked", "Revoked"
+    INACTIVE = "inactive", "Account switched off"
+
+
 Followers = dict[models.TextChoices, frozenset[models.TextChoices]]
 
 R, S, G = RequestState, StageState, GrantState
@@ -130,6 +139,12 @@ LOOKS: Final[dict[type[models.TextChoices], dict[models.TextChoices, Look]]] = {
         G.ACTIVE: Look("green", "plug-connected"),
         G.REVOKING: Look("orange", "scissors"),
         G.ENDED: Look("secondary", "circle-off"),
+    },
+    TokenStanding: {
+        TokenStanding.LIVE: Look("green", "check"),
+        TokenStanding.EXPIRED: Look("secondary", "clock-off"),
+        TokenStanding.REVOKED: Look("secondary", "ban"),
+        TokenStanding.INACTIVE: Look("secondary", "circle-off"),
     },
 }
 

@@ -75,15 +75,19 @@ def token_subject(pk: int) -> Subject:
 
 
 @verb("token.make_refused", account_subject)
-def make(maker_id: int, *, by: Person, wish: TokenWish) -> Issued:
+def make(maker_id: int, *, by: Person, wish: TokenWish, after: int | None = None) -> Issued:
     """Make a token of `by`, whose id is `maker_id`, or of a service that `by` administers.
 
-    The service's account is made with its first token. Raises NotAllowed, Invalid.
+    The service's account is made with its first token. `after` is the newest token that a form
+    knew of: one of this name that they made later is the same form sent twice, and is not made
+    again. Raises NotAllowed, WrongState, Invalid.
     """
-    _lock_account(maker_id)
+    _lock_account(maker_id, by=by)
     now = clock.now()
     _require_sound(wish)
     account = _service(wish.service, by=by, now=now) if wish.service else by
+    if after is not None:
+        _require_first(account, by=by, name=wish.name, after=after)
     _require_room(account, now)
     clear = _new()
     row = ApiToken.objects.create(
@@ -109,11 +113,17 @@ def make(maker_id: int, *, by: Person, wish: TokenWish) -> Issued:
     return Issued(row, clear)
 
 
-def _lock_account(pk: int) -> None:
-    """Raises NotAllowed for one that was switched off meanwhile."""
+def _lock_account(pk: int, *, by: Person) -> None:
+    """Raises NotAllowed for one that was switched off, or got another password, meanwhile.
+
+    Who held a session that the new password ends must not leave a token behind.
+    """
     accounts = get_user_model().objects.select_for_update(no_key=True)
-    if not accounts.filter(pk=pk, is_active=True).exists():
+    account = accounts.filter(pk=pk).first()
+    if account is None or not account.is_active:
         raise NotAllowed("This account is switched off.")
+    if account.password != by.password:
+        raise NotAllowed("The password of this account has changed. Sign in again.")
 
 
 def _require_sound(wish: TokenWish) -> None:
@@ -159,9 +169,18 @@ def _new_service(name: str, *, by: Person, now: datetime) -> Person:
     return account
 
 
+def _require_first(account: Person, *, by: Person, name: str, after: int) -> None:
+    made = ApiToken.objects.filter(account=account, made_by=by, name=name, pk__gt=after)
+    if made.exists():
+        raise WrongState(
+            "This token has just been made, and its text was shown. If it is lost, revoke the "
+            "token and make another.",
+            code="made_already",
+        )
+
+
 def _require_room(account: Person, now: datetime) -> None:
-    live = ApiToken.objects.filter(account=account, revoked_at__isnull=True, expires_at__gt=now)
-    if live.count() >= LIVE_MOST:
+    if live(account.pk, now).count() >= LIVE_MOST:
         raise Invalid(f"There are {LIVE_MOST} live tokens already. Revoke one that is not used.")
 
 
@@ -175,13 +194,44 @@ def revoke(token_id: int, *, by: Person) -> ApiToken:
     token = row.select_related("account").first()
     if token is None:
         raise WrongState("This token does not exist.", code="gone")
-    if by.pk != token.account_id and not by.is_superuser:
-        raise NotAllowed("Only whoever it acts as and superusers revoke it.", code="not_yours")
+    _require_may_end(token.account_id, by)
     if token.revoked_at is None:
-        token.revoked_at = clock.now()
-        token.save(update_fields=["revoked_at"])
-        log.record("token.revoked", actor=actor(by), subject=token, at=token.revoked_at)
+        _end(token, by=by, now=clock.now())
     return token
+
+
+@verb("token.revoke_refused", account_subject)
+def revoke_all(account_id: int, *, by: Person, because: str) -> int:
+    """End every token of an account that has not ended; how many. Raises NotAllowed.
+
+    For itself, and superusers. `because` is the action that brought it about.
+    """
+    _require_may_end(account_id, by)
+    # As making one does, so that none is made beside this.
+    get_user_model().objects.select_for_update(no_key=True).filter(pk=account_id).first()
+    now = clock.now()
+    rows = live(account_id, now).select_for_update(of=("self",)).order_by("pk")
+    ended = list(rows.select_related("account"))
+    for token in ended:
+        _end(token, by=by, now=now, because=because)
+    return len(ended)
+
+
+def live(account_id: int, now: datetime) -> QuerySet[ApiToken]:
+    """The tokens of an account that are not over."""
+    unrevoked = ApiToken.objects.filter(account=account_id, revoked_at__isnull=True)
+    return unrevoked.filter(expires_at__gt=now)
+
+
+def _require_may_end(account_id: int, by: Person) -> None:
+    if by.pk != account_id and not by.is_superuser:
+        raise NotAllowed("Only whoever it acts as and superusers revoke it.", code="not_yours")
+
+
+def _end(token: ApiToken, *, by: Person, now: datetime, because: str = "") -> None:
+    token.revoked_at = now
+    token.save(update_fields=["revoked_at"])
+    log.record("token.revoked", actor=actor(by), subject=token, at=now, because=because)
 
 
 def end_all() -> int:

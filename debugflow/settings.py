@@ -196,7 +196,7 @@ API_RATE = env.number("DEBUGFLOW_API_RATE", 600, at_least=1)
 # The strict ones, so that a view which forgets our base class is no weaker.
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "approvals.api.authentication.Bearer",
+        "debugflow.accounts.bearer.Bearer",
         "approvals.api.authentication.Session",
     ],
     "DEFAULT_PERMISSION_CLASSES": [

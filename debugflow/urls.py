@@ -7,6 +7,7 @@ from django.contrib.auth import views as auth
 from django.urls import include, path
 from django.views.generic import TemplateView
 
+from debugflow.accounts import own
 from debugflow.accounts import views as accounts
 from debugflow.metrics import metrics
 
@@ -14,6 +15,10 @@ urlpatterns = [
     path("sign-in/", accounts.SignIn.as_view(), name="sign-in"),
     path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
     path("password/", accounts.Password.as_view(), name="password"),
+    path("settings/", own.show, name="settings"),
+    path("settings/time-zone/", own.set_time_zone, name="settings-time-zone"),
+    path("settings/tokens/", own.make_token, name="settings-tokens"),
+    path("settings/tokens/<int:pk>/revoke/", own.revoke_token, name="settings-token-revoke"),
     path(".well-known/change-password", accounts.change_password, name="change-password"),
     # Before the admin's own, which would sign people in and change passwords without our Events.
     path("admin/login/", accounts.admin_sign_in),

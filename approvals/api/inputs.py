@@ -107,6 +107,10 @@ class VoteInput(Input):
     comment = Text(default="")
 
 
+class CommentInput(Input):
+    comment = Text()
+
+
 class ReasonInput(Input):
     reason = Text()
 
@@ -130,6 +134,7 @@ class LevelFilter(NoFilter):
 
 class RequestFilter(NoFilter):
     awaiting_me = Flag()
+    mentioning_me = Flag()
     mine = Flag()
     state = serializers.ChoiceField(choices=RequestState.choices, required=False)
     target = Id()
@@ -159,3 +164,5 @@ class EventFilter(NoFilter):
     action = Text(required=False)
     actor = Text(required=False)
     thread = Text(required=False)
+    happened_after = ZonedMoment(required=False)
+    happened_before = ZonedMoment(required=False)

@@ -371,6 +371,36 @@ class AuditorsEventOut(EventOut):
         fields = (*EventOut.Meta.fields, "address", "agent")
 
 
+class CommentOut(serializers.ModelSerializer[Event]):
+    """What somebody said: an Event told as what it is about."""
+
+    author = serializers.SerializerMethodField()
+    comment = serializers.SerializerMethodField()
+    mentions = serializers.SerializerMethodField()
+    unseen = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Event
+        fields: tuple[str, ...] = ("id", "at", "author", "comment", "mentions", "unseen")
+
+    @extend_schema_field(PersonOut)
+    def get_author(self, event: Event) -> Json:
+        return {"id": int(event.actor_id), "username": event.actor_name}
+
+    def get_comment(self, event: Event) -> str:
+        return str(event.data["comment"])
+
+    @extend_schema_field(shapes.Names)
+    def get_mentions(self, event: Event) -> Any:
+        """Whom it names, and who is asked to look."""
+        return event.data["mentions"]
+
+    @extend_schema_field(shapes.Names)
+    def get_unseen(self, event: Event) -> Any:
+        """Whom it names, who may not see the request, and is not told."""
+        return event.data["unseen"]
+
+
 class TokenOut(serializers.ModelSerializer[ApiToken]):
     account = PersonOut()
     made_by = PersonOut()

@@ -19,6 +19,7 @@ urlpatterns = [
     path("requests/<int:pk>/", views.OneRequest.as_view(), name="request"),
     path("requests/<int:pk>/vote/", views.VoteOnRequest.as_view(), name="vote"),
     path("requests/<int:pk>/cancel/", views.CancelRequest.as_view(), name="cancel"),
+    path("requests/<int:pk>/comments/", views.Comments.as_view(), name="comments"),
     path("requests/<int:pk>/events/", views.RequestEvents.as_view(), name="request-events"),
     path("grants/", views.Grants.as_view(), name="grants"),
     path("grants/<int:pk>/", views.OneGrant.as_view(), name="grant"),

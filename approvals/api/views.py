@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from approvals import access, grants, tokens, workflow
+from approvals import access, discussion, grants, tokens, workflow
 from approvals.api import details, inputs, schema, shapes
 from approvals.api import serializers as out
 from approvals.api.endpoints import Endpoint, Listing, Repeatable, matching, one
@@ -114,6 +114,9 @@ class Requests(Listing, Repeatable):
         if given["awaiting_me"]:
             waiting = AccessRequest.objects.waiting_for(self.person)
             rows = rows.filter(pk__in=waiting.values("pk"))
+        if given["mentioning_me"]:
+            mentions = discussion.open_mentions(self.person)
+            rows = rows.filter(pk__in=mentions.order_by().values("request"))
         if "person" in given:
             named = Q(requester__username=given["person"])
             rows = rows.filter(named | Q(beneficiary__username=given["person"]))
@@ -202,6 +205,28 @@ class CancelRequest(RequestVerb):
         return workflow.cancel(pk, by=self.person)
 
 
+class Comments(Listing, Repeatable):
+    """GET lists; POST says something."""
+
+    takes = inputs.CommentInput
+    lists = gives = out.CommentOut
+    post_status = 201
+    creates = True
+    pages = OldestFirst
+
+    def rows(self, given: dict[str, Any]) -> QuerySet[Event]:
+        request = one(access.visible_requests(self.person), self.kwargs["pk"])
+        return discussion.comments(request)
+
+    def printed(self, page: list[Event]) -> BaseSerializer[Any]:
+        return out.CommentOut(page, many=True)
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        asked = one(access.visible_requests(self.person), kwargs["pk"])
+        said = discussion.comment(asked.pk, by=self.person, text=self.body()["comment"])
+        return Response(out.CommentOut(said).data, status=self.post_status)
+
+
 class EventListing(Listing):
     lists = details.EventDetail
 
@@ -221,7 +246,13 @@ class RequestEvents(EventListing):
 
 class Events(EventListing):
     filters = inputs.EventFilter
-    columns: ClassVar = {"action": "action", "actor": "actor_name", "thread": "thread"}
+    columns: ClassVar = {
+        "action": "action",
+        "actor": "actor_name",
+        "thread": "thread",
+        "happened_after": "at__gte",
+        "happened_before": "at__lt",
+    }
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Event]:
         return matching(reading.reader().visible_to(self.person), given, self.columns)

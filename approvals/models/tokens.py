@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from approvals.states import TokenStanding
 from audit.log import Subject
 
 
@@ -18,7 +19,7 @@ class TokenKind(models.TextChoices):
 
 class TokenScope(models.TextChoices):
     READ = "read", "Read what its account may see"
-    REQUEST = "request", "Ask, cancel, release, revoke"
+    REQUEST = "request", "Ask, comment, cancel, release, revoke"
     VOTE = "vote", "Approve and deny, up to medium risk"
 
 
@@ -82,6 +83,14 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def standing(self, now: datetime) -> TokenStanding:
+        """Whether it counts at this time, and if not, why."""
+        if self.revoked_at is not None:
+            return TokenStanding.REVOKED
+        if self.expires_at <= now:
+            return TokenStanding.EXPIRED
+        return TokenStanding.LIVE if self.account.is_active else TokenStanding.INACTIVE
 
     def audit_subject(self) -> Subject:
         label = f"{self.kind} token {self.name} of {self.account}"

@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 from approvals import access, grants, provisioning
 from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
-from approvals.models import AccessRequest, Grant, RequestStage, Target
+from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Target, TokenScope
 from approvals.sentences import event_sentence, headline
 from approvals.states import (
     ABANDONED,
@@ -32,6 +32,7 @@ from approvals.states import (
     Look,
     RequestState,
     StageState,
+    TokenStanding,
     look,
 )
 from approvals.views.viewer import viewer
@@ -101,6 +102,22 @@ def state(context: Mapping[str, Any], obj: AccessRequest | RequestStage | Grant)
     if isinstance(obj, Grant) and value == GrantState.ACTIVE:
         value = value if grants.is_usable(obj, _now(context)) else GrantState.REVOKING
     return _badge(look(machine, value), str(value.label))
+
+
+@register.simple_tag(takes_context=True)
+def standing(context: Mapping[str, Any], token: ApiToken) -> SafeString:
+    """The badge of a token of the API."""
+    now_is = token.standing(_now(context))
+    return _badge(look(TokenStanding, now_is), str(now_is.label))
+
+
+@register.filter
+def scope_words(token: ApiToken) -> str:
+    """“Read what its account may see; approve and deny, up to medium risk”."""
+    words = "; ".join(
+        TokenScope(scope).label for scope in TokenScope.values if scope in token.scopes
+    )
+    return words.capitalize()
 
 
 @register.filter

@@ -6,10 +6,11 @@ Accounts are never deleted, since votes, grants and events name them: they are s
 from __future__ import annotations
 
 import zoneinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserChangeForm
@@ -18,6 +19,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest
 
+from approvals import tokens
 from audit import log
 from audit.actions import declare
 from audit.log import Actor, Subject
@@ -37,7 +39,14 @@ admin.site.index_title = "Set-up and records"
 
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
-declare("account.created", "account.changed", "group.created", "group.changed", "group.deleted")
+declare(
+    "account.password_reset",
+    "account.created",
+    "account.changed",
+    "group.created",
+    "group.changed",
+    "group.deleted",
+)
 
 
 class PersonForm(ChangeForm):
@@ -77,14 +86,31 @@ class UserAdmin(Admin):
         return False
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
-        """For superusers: whoever sets an approver's password can vote as them."""
+        """For superusers: whoever sets an approver's password can vote as them.
+
+        The account's tokens end with the old one, as its sessions do: whoever resets a password
+        takes the account out of somebody's hands, or gives it back to someone who lost it.
+        """
         if not _is_superuser(request):
             raise PermissionDenied
-        return super().user_change_password(request, id, form_url)
+        with transaction.atomic():
+            before = self.get_object(request, unquote(id))
+            answer = super().user_change_password(request, id, form_url)
+            if before is not None:
+                _follow_reset(request, before)
+        return answer
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if _is_superuser(request) else [*fields, *POWERS]
+
+
+def _follow_reset(request: HttpRequest, before: User) -> None:
+    """Tell of a new password, if there is one, and end the account's tokens."""
+    if User.objects.get(pk=before.pk).password == before.password:
+        return
+    _tell("account.password_reset", request, before)
+    tokens.revoke_all(before.pk, by=cast("User", request.user), because="account.password_reset")
 
 
 @transaction.atomic

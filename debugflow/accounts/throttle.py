@@ -1,4 +1,4 @@
-"""How often a password may be tried, counted in the database: it holds across all processes.
+"""How often a password or a token may be tried, counted in the database, for all processes.
 
 Each try takes a slot *before* its password is looked at, in one statement, so that tries at once
 get no more slots than there are; a right password gives its slots back. Slots come back one by one
@@ -7,6 +7,10 @@ with time, and a try without a slot costs none: nobody is locked out for longer 
 Tries at one account from all browsers that never signed in to it share that account's slots, so
 whoever uses them up keeps such browsers out. A browser that did sign in (`browsers`) has slots of
 its own, and the right person goes on signing in from there.
+
+A token is looked up first, so that one that counts is never kept out by others that do not, from
+whatever address they come; only tokens that nobody has take slots. What keeps one from being
+guessed is its 256 random bits; this bounds what guessing costs us, and has somebody told of it.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from audit import context, log
 from audit.actions import declare
 from audit.log import ANONYMOUS, Subject
 
-declare("account.sign_in_throttled")
+declare("account.sign_in_throttled", "token.tries_throttled")
 
 NAME_LENGTH: Final = 150  # characters of a typed name that an Event keeps
 PURGED: Final = 20  # counters that nobody needs any more, deleted with each try
@@ -63,14 +67,24 @@ class TooManyTries(DebugflowError):
 
     default_code = "too_many_tries"
     status = 429
+    advice = (
+        "Too many wrong passwords were tried. Try again in {wait}, or in a browser that you have "
+        "signed in with before."
+    )
 
     def __init__(self, wait: int) -> None:
         """`wait` is in seconds, and becomes the header Retry-After."""
         self.wait = wait
-        super().__init__(
-            f"Too many wrong passwords were tried. Try again in {lasting(wait)}, or in a browser "
-            "that you have signed in with before."
-        )
+        super().__init__(self.advice.format(wait=lasting(wait)))
+
+
+class TooManyTokens(TooManyTries):
+    """Too many tokens were tried that nobody has."""
+
+    advice = (
+        "Too many tokens were tried that nobody has. Check that yours is whole; this is said of "
+        "any such token for {wait} more."
+    )
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Limit:
 ADDRESS: Final = Limit("address", slots=50, pause=15)
 ACCOUNT: Final = Limit("account", slots=10, pause=180)
 BROWSER: Final = Limit("browser", slots=10, pause=60)
+TOKEN: Final = Limit("token", slots=50, pause=60)
 
 
 @dataclass(frozen=True)
@@ -116,9 +131,24 @@ def take(name: str, *, browser: str = "") -> list[Slot]:
     for slot in _slots(name, browser):
         if not _run(TAKE, slot.parameters):
             give_back(taken)
-            raise _refused(name, slot)
+            raise TooManyTries(_refused(slot, "account.sign_in_throttled", subject=_named(name)))
         taken.append(slot)
     return taken
+
+
+def take_for_token() -> None:
+    """A slot for one more token that nobody has. Raises TooManyTokens, once with an Event.
+
+    Where the server knows no address none is counted.
+    """
+    network = _network(context.current().address)
+    if not network:
+        return
+    _run(PURGE, {"most": PURGED})
+    slot = Slot(TOKEN, _hashed("token", network))
+    if not _run(TAKE, slot.parameters):
+        nobodys = Subject("apitoken", "", "tokens that nobody has", "sign-in")
+        raise TooManyTokens(_refused(slot, "token.tries_throttled", subject=nobodys))
 
 
 def give_back(slots: list[Slot]) -> None:
@@ -154,21 +184,20 @@ def _run(statement: str, parameters: Parameters) -> int:
         return int(cursor.rowcount)
 
 
+def _named(name: str) -> Subject:
+    return Subject("user", "", name[:NAME_LENGTH].replace("\x00", ""), "sign-in")
+
+
 @transaction.atomic
-def _refused(name: str, slot: Slot) -> TooManyTries:
-    """Its Event is written once until a slot is free: a flood must not fill the log."""
+def _refused(slot: Slot, action: str, *, subject: Subject) -> int:
+    """How many seconds to wait for this slot.
+
+    Its Event is written once until a slot is free: a flood must not fill the log.
+    """
     with connection.cursor() as cursor:
         cursor.execute(WAIT, slot.parameters)
         row = cursor.fetchone()
     wait = max(1, math.ceil(row[0])) if row else 1
     if _run(TELL, slot.parameters):
-        label = name[:NAME_LENGTH].replace("\x00", "")
-        subject = Subject("user", "", label, "sign-in")
-        log.record(
-            "account.sign_in_throttled",
-            actor=ANONYMOUS,
-            subject=subject,
-            limit=slot.limit.name,
-            wait=wait,
-        )
-    return TooManyTries(wait)
+        log.record(action, actor=ANONYMOUS, subject=subject, limit=slot.limit.name, wait=wait)
+    return wait

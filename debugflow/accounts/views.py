@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
@@ -18,7 +19,9 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from audit import log
+from approvals import tokens
+from approvals.views.viewer import viewer
+from audit import clock, log
 from audit.log import Actor, Subject
 from debugflow.accounts import throttle
 from debugflow.accounts.browsers import known_as
@@ -62,6 +65,8 @@ def admin_sign_in(request: HttpRequest) -> HttpResponse:
 
 
 class PasswordForm(PasswordChangeForm):
+    revoke_tokens = forms.BooleanField(required=False)
+
     def __init__(self, *args: Any, browser: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.browser = browser
@@ -76,7 +81,10 @@ class PasswordForm(PasswordChangeForm):
 
 @method_decorator(never_cache, name="dispatch")
 class Password(auth.PasswordChangeView):
-    """One's own password. All other sessions of the account end with the old one."""
+    """One's own password. All other sessions of the account end with the old one.
+
+    Its tokens go on, as programs would stop otherwise, unless one asks for them to end as well.
+    """
 
     form_class = PasswordForm
     template_name = "password.html"
@@ -87,14 +95,26 @@ class Password(auth.PasswordChangeView):
         browser = known_as(self.request, self.request.user.get_username())
         return {**super().get_form_kwargs(), "browser": browser}
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        working = tokens.live(viewer(self.request).pk, clock.now()).count()
+        return {**super().get_context_data(**kwargs), "tokens": working}
+
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        user = form.user
+        user, ended = form.user, 0
         with transaction.atomic():
             response = super().form_valid(form)
             subject = Subject("user", str(user.pk), user.get_username(), f"user:{user.pk}")
             log.record("account.password_changed", actor=Actor.of(user), subject=subject)
-        messages.success(self.request, "Changed. All your other sessions have ended.")
+            if form.cleaned_data["revoke_tokens"]:
+                ended = tokens.revoke_all(user.pk, by=user, because="account.password_changed")
+        also = f" So {'has' if ended == 1 else 'have'} {_counted(ended)}." if ended else ""
+        messages.success(self.request, f"Changed. All your other sessions have ended.{also}")
         return response
+
+
+def _counted(tokens: int) -> str:
+    """“1 token”, “3 tokens”."""
+    return f"{tokens} token{'' if tokens == 1 else 's'}"
 
 
 @login_not_required

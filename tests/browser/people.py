@@ -24,8 +24,10 @@ class Person:
     complaints: list[str] = field(default_factory=list)
 
     def heard(self, message: ConsoleMessage) -> None:
-        # A form that cannot be used is answered with 422, which the browser calls an error.
-        if message.type in ("error", "warning") and "status of 422" not in message.text:
+        # A form that cannot be used, or was sent before, is answered with 422 or 409, which the
+        # browser calls an error.
+        refused = any(f"status of {code}" in message.text for code in (422, 409))
+        if message.type in ("error", "warning") and not refused:
             self.complaints.append(f"{self.page.url}: {message.text}")
 
     def overflows(self) -> bool:

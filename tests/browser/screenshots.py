@@ -86,6 +86,7 @@ def _shots(waiting: str, opened: str) -> Iterator[Shot]:
     yield Shot("alice", "ask", "/ask/")
     yield Shot("alice", "request", opened)
     yield Shot("alice", "grants", "/grants/")
+    yield Shot("alice", "settings", "/settings/")
     yield Shot("bob", "home", "/")
     yield Shot("bob", "queue", "/queue/")
     yield Shot("bob", "request", waiting)

@@ -12,7 +12,17 @@ from tests.browser.people import WIDTHS, Person, Theme
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-PAGES = ("/", "/ask/", "/queue/", "/grants/", "/grants/?show=all", "/audit/", "/audit/?q=actor:bob")
+PAGES = (
+    "/",
+    "/ask/",
+    "/queue/",
+    "/grants/",
+    "/grants/?show=all",
+    "/audit/",
+    "/audit/?q=actor:bob",
+    "/settings/",
+    "/password/",
+)
 
 
 def violations(person: Person) -> list[str]:

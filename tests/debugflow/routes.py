@@ -96,6 +96,7 @@ class Place:
             "targets": world.target.pk,
             "levels": world.read.pk,
             "tokens": self.token.pk,
+            "settings": self.token.pk,
         }
 
     def _objects(self) -> dict[str, int]:
@@ -127,7 +128,7 @@ class Place:
         match route.split("/")[-2:]:
             case ["vote", ""]:
                 return vote
-            case ["comment", ""]:
+            case ["comment" | "comments", ""]:
                 return {"comment": "Which replica?"}
             case ["revoke", ""] | ["abandon", ""]:
                 return reason
@@ -138,7 +139,9 @@ class Place:
                 return {**wish, "level": self.world.write.pk}
             case "/queue/decide/":
                 return {**vote, "chosen": f"{self.waiting.pk}:{self.waiting.scope_hash}"}
-            case "/api/v1/tokens/":
+            case "/settings/time-zone/":
+                return {"time_zone": "Europe/Berlin"}
+            case "/api/v1/tokens/" | "/settings/tokens/":
                 return {"name": "a script", "scopes": ["read"], "days": 7}
             case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
                 return {"username": "alice", "password": PASSWORD}

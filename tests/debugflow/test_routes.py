@@ -64,6 +64,12 @@ POST /grants/<pk>/revoke/                          in   404  404  403  302  302 
 POST /grants/<pk>/try-again/                       in   404  404  302  302  302  403  302  302
 POST /grants/<pk>/abandon/                         in   404  404  403  403  302  403  302  302
 
+# One's own settings                               nob  mal  amir alic bob  olga audi admi ada
+GET  /settings/                                    in   200  200  200  200  200  200  200  200
+POST /settings/time-zone/                          in   302  302  302  302  302  302  302  302
+POST /settings/tokens/                             in   200  200  200  200  200  200  200  200
+POST /settings/tokens/<pk>/revoke/                 in   404  404  302  404  404  404  404  302
+
 # Signing in                                       nob  mal  amir alic bob  olga audi admi ada
 GET  /sign-in/                                     200  302  302  302  302  302  302  302  302
 POST /sign-in/                                     302  302  302  302  302  302  302  302  302
@@ -86,6 +92,8 @@ POST /api/v1/requests/preview/                     403  422  200  200  422  200 
 GET  /api/v1/requests/<pk>/                        403  404  404  200  200  200  200  404  200
 POST /api/v1/requests/<pk>/vote/                   403  404  404  403  200  403  403  404  403
 POST /api/v1/requests/<pk>/cancel/                 403  404  404  200  403  403  403  404  403
+GET  /api/v1/requests/<pk>/comments/               403  404  404  200  200  200  200  404  200
+POST /api/v1/requests/<pk>/comments/               403  404  404  201  201  201  201  404  201
 GET  /api/v1/requests/<pk>/events/                 403  404  404  200  200  200  200  404  200
 GET  /api/v1/grants/                               403  200  200  200  200  200  200  200  200
 GET  /api/v1/grants/<pk>/                          403  404  404  200  200  200  200  200  200

@@ -15,11 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from approvals.api.authentication import Bearer, Session
+from approvals.api.authentication import Session
 from approvals.api.endpoints import Endpoint
 from approvals.api.pagination import NewestFirst
 from approvals.api.parsers import BODY_MAX, StrictJSON
 from approvals.api.permissions import WithinScope
+from debugflow.accounts.bearer import Bearer
 from tests.world import World
 
 STRICT = {

@@ -34,8 +34,9 @@ FRAMEWORKS = {
     "throttled",
     "unsupported_media_type",
 }
-# Workers say the first among themselves; the second is for pages, which name the vote they replace.
-INTERNAL = {"fenced", "voted_already"}
+# Workers say the first among themselves; the others are for pages, which name the vote that they
+# replace, or the newest token that they knew of.
+INTERNAL = {"fenced", "voted_already", "made_already"}
 
 
 def test_every_endpoint_is_documented():

@@ -30,5 +30,5 @@ def test_all_it_loads_is_served_by_us_and_nothing_is_inline(world: World):
     assert "unsafe" not in page["Content-Security-Policy"]
     assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
     loaded = LOADED.findall(html)
-    assert len(loaded) == 5
+    assert len(loaded) == 6
     assert [path for path in loaded if not finders.find(path.removeprefix("/static/"))] == []

@@ -53,6 +53,24 @@ def test_requests_and_grants_by_when(world: World, as_: As, clock: Clock):
         assert ids(bob.get(path, **{f"{name}_after": hour})) == [rows[1].pk]
 
 
+def test_events_by_when(world: World, as_: As, clock: Clock):
+    old = world.submit()
+    clock.forward(DAY)
+    new = world.submit("amir")
+    ada = as_("ada")
+    at = new.submitted_at.isoformat()
+    asked = {"action": "accessrequest.submitted"}
+
+    def found(**when: str) -> list[str]:
+        rows = ada.get("events/", **asked, **when).json()["results"]
+        return [row["subject"]["id"] for row in rows]
+
+    assert found(happened_after=at) == [str(new.pk)]
+    assert found(happened_before=at) == [str(old.pk)]
+    assert found(happened_after=old.submitted_at.isoformat(), happened_before=at) == [str(old.pk)]
+    refused(ada.get("events/", happened_after="2030-01-31"), 422, "invalid")
+
+
 def test_grants_and_levels_by_what_and_by_whom(world: World, as_: As):
     mine, other = world.approved(), world.approved("amir")
     bob = as_("bob")

@@ -132,6 +132,9 @@ def test_a_story_is_answered_as_described(world: World, as_: As):
         as_described("requests_vote", by.post(f"{path}vote/", body))
     assert as_described("requests_get", alice.get(path))["stages"][0]["votes"]
     as_described("requests_list", bob.get("requests/"))
+    talk = f"{path}comments/"
+    as_described("requests_comments_create", bob.post(talk, {"comment": "@alice @mallory?"}))
+    as_described("requests_comments_list", alice.get(talk))
     as_described("requests_events_list", alice.get(f"{path}events/"))
     grant = opened(Grant.objects.get(request=made["id"]))
     path = f"grants/{grant.pk}/"

@@ -67,6 +67,23 @@ def test_what_is_refused_is_counted_too_and_fills_no_log(world: World, counted: 
 
 
 @pytest.mark.slow
+def test_verbs_that_say_no_are_counted_too_and_fill_no_log(
+    world: World, as_: As, counted: EmbeddedValkey
+):
+    """alice tries to vote on her own request, by session and by two tokens: MOST each a minute."""
+    request = world.submit()
+    body = {"decision": "approve", "scope_hash": request.scope_hash}
+    callers = (as_("alice"), program(world, "alice", "vote"), program(world, "alice", "vote"))
+    for by in callers:
+        answers = [by.post(f"requests/{request.pk}/vote/", body) for _ in range(5 * MOST)]
+        for answer in answers[:MOST]:
+            refused(answer, 403, "self_approval")
+        for answer in answers[MOST:]:
+            refused(answer, 429, "throttled")
+    assert Event.objects.filter(action="vote.refused").count() == MOST * len(callers)
+
+
+@pytest.mark.slow
 def test_whoever_is_nobody_is_told_so_however_often_they_ask(
     world: World, counted: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ):

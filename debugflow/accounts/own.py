@@ -1,0 +1,99 @@
+"""One's own settings: the time zone that times are shown in, and the tokens of one's programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_POST, require_safe
+
+from approvals import tokens
+from approvals.errors import Invalid, WrongState
+from approvals.models import ApiToken, TokenKind
+from approvals.views.viewer import viewer
+from audit import clock
+from debugflow.accounts import changing, zones
+from debugflow.accounts.forms import TokenForm
+
+OVER_MOST: Final = 20  # tokens that are over and still shown
+
+
+@never_cache
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    return _page(request)
+
+
+@never_cache
+@require_POST
+def set_time_zone(request: HttpRequest) -> HttpResponse:
+    person, typed = viewer(request), request.POST.get("time_zone", "")
+    try:
+        person = changing.set_time_zone(person.pk, by=person, name=typed)
+    except Invalid as error:
+        problems = error.fields["time_zone"]
+        return _page(request, status=error.status, typed_zone=typed, zone_problems=problems)
+    messages.success(request, f"Times are shown in {person.time_zone} from now on.")
+    return redirect("settings")
+
+
+@never_cache
+@require_POST
+@sensitive_variables()
+def make_token(request: HttpRequest) -> HttpResponse:
+    """The token, once and in this answer only: its text is kept nowhere and never redirected."""
+    person, form = viewer(request), TokenForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=Invalid.status, form=form)
+    after = form.cleaned_data["after"] or 0
+    try:
+        issued = tokens.make(person.pk, by=person, wish=form.wish(), after=after)
+    except (Invalid, WrongState) as error:
+        form.take_errors(getattr(error, "fields", {}), error.message)
+        return _page(request, status=error.status, form=form)
+    context = {"now": clock.now(), "token": issued.row, "clear": issued.clear, **_site(request)}
+    return render(request, "token_made.html", context)
+
+
+@never_cache
+@require_POST
+def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
+    person = viewer(request)
+    token = get_object_or_404(tokens.visible(person), pk=pk)
+    tokens.revoke(token.pk, by=person)
+    messages.success(request, f"Revoked. The token {token.name} does not work any more.")
+    return redirect("settings")
+
+
+def _page(request: HttpRequest, *, status: int = 200, **typed: Any) -> HttpResponse:
+    """The page, with what was typed and why it will not do."""
+    person, now = viewer(request), clock.now()
+    seen = tokens.visible(person)
+    newest = seen.first()
+    context = {
+        "now": now,
+        "zones": zones.offered(),
+        "form": TokenForm(initial={"after": newest.pk if newest else 0}),
+        "own": _listed(seen.filter(account=person), now),
+        "services": _listed(seen.filter(kind=TokenKind.SERVICE), now),
+        "most": tokens.LIVE_MOST,
+        **_site(request),
+        **typed,
+    }
+    return render(request, "settings.html", context, status=status)
+
+
+def _listed(rows: QuerySet[ApiToken], now: datetime) -> dict[str, list[ApiToken]]:
+    """Those that are not over, and the newest of the others."""
+    live = rows.filter(revoked_at__isnull=True, expires_at__gt=now)
+    return {"live": list(live), "over": list(rows.exclude(pk__in=live.values("pk"))[:OVER_MOST])}
+
+
+def _site(request: HttpRequest) -> dict[str, str]:
+    return {"site": request.build_absolute_uri("/").rstrip("/")}
