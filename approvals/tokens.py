@@ -26,7 +26,7 @@ from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import ApiToken, Risk, ServiceAccount, TokenKind, TokenScope
 from approvals.transition import actor, verb
 from audit import clock, log
-from audit.log import SYSTEM, Subject
+from audit.log import SYSTEM, Actor, Subject
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -201,10 +201,10 @@ def revoke(token_id: int, *, by: Person) -> ApiToken:
 
 
 @verb("token.revoke_refused", account_subject)
-def revoke_all(account_id: int, *, by: Person, because: str) -> int:
+def revoke_all(account_id: int, *, by: Person | Actor, because: str) -> int:
     """End every token of an account that has not ended; how many. Raises NotAllowed.
 
-    For itself, and superusers. `because` is the action that brought it about.
+    For itself, superusers and the system. `because` is the action that brought it about.
     """
     _require_may_end(account_id, by)
     # As making one does, so that none is made beside this.
@@ -223,12 +223,14 @@ def live(account_id: int, now: datetime) -> QuerySet[ApiToken]:
     return unrevoked.filter(expires_at__gt=now)
 
 
-def _require_may_end(account_id: int, by: Person) -> None:
+def _require_may_end(account_id: int, by: Person | Actor) -> None:
+    if isinstance(by, Actor):
+        return
     if by.pk != account_id and not by.is_superuser:
         raise NotAllowed("Only whoever it acts as and superusers revoke it.", code="not_yours")
 
 
-def _end(token: ApiToken, *, by: Person, now: datetime, because: str = "") -> None:
+def _end(token: ApiToken, *, by: Person | Actor, now: datetime, because: str = "") -> None:
     token.revoked_at = now
     token.save(update_fields=["revoked_at"])
     log.record("token.revoked", actor=actor(by), subject=token, at=now, because=because)

@@ -23,6 +23,7 @@ from approvals.models import AccessLevel, Policy, Reach, Target
 from approvals.policy import AppliesTo
 from audit import log
 from audit.log import SYSTEM, Actor, Subject
+from debugflow.accounts import changing
 from debugflow.accounts.models import User
 
 RANKS_APART = 10  # room for policies that are to be asked before
@@ -61,15 +62,7 @@ def admin(name: str, *, email: str, password: str) -> Made:
     user.set_password(password)
     with transaction.atomic():
         user.save()
-        log.record(
-            "account.created",
-            actor=SYSTEM,
-            subject=Subject("user", str(user.pk), name, f"user:{user.pk}"),
-            active=True,
-            staff=True,
-            superuser=True,
-            groups=[],
-        )
+        changing.tell("account.created", user, by=SYSTEM)
     return Made(what=user, existed=False)
 
 

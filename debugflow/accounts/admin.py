@@ -23,6 +23,7 @@ from approvals import tokens
 from audit import log
 from audit.actions import declare
 from audit.log import Actor, Subject
+from debugflow.accounts import changing
 from debugflow.accounts.models import User
 
 if TYPE_CHECKING:
@@ -115,15 +116,7 @@ def _follow_reset(request: HttpRequest, before: User) -> None:
 
 @transaction.atomic
 def _tell(action: str, request: HttpRequest, user: User) -> None:
-    log.record(
-        action,
-        actor=_actor(request),
-        subject=Subject("user", str(user.pk), user.get_username(), f"user:{user.pk}"),
-        active=user.is_active,
-        staff=user.is_staff,
-        superuser=user.is_superuser,
-        groups=sorted(user.groups.values_list("name", flat=True)),
-    )
+    changing.tell(action, user, by=_actor(request))
 
 
 admin.site.unregister(Group)

@@ -1,4 +1,4 @@
-"""The verbs of one's own account. What admins do with accounts is in `admin`."""
+"""The verbs of one's own account, and how a change of any is told. What admins do is in `admin`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from approvals.tokens import account_subject
 from approvals.transition import actor, verb
 from audit import log
 from audit.actions import declare
+from audit.log import Actor
 from debugflow.accounts import zones
 
 if TYPE_CHECKING:
@@ -45,3 +46,16 @@ def _unknown(name: str) -> str:
     if meant := zones.near(name[:64]):
         return f"There is no such time zone. Did you mean {' or '.join(meant)}?"
     return "There is no such time zone. Write a region and a city, such as Europe/Berlin."
+
+
+def tell(action: str, user: User, *, by: User | Actor) -> None:
+    """An Event about an account, with what it may do since. In the transaction of the change."""
+    log.record(
+        action,
+        actor=actor(by),
+        subject=account_subject(user.pk),
+        active=user.is_active,
+        staff=user.is_staff,
+        superuser=user.is_superuser,
+        groups=sorted(user.groups.values_list("name", flat=True)),
+    )
