@@ -27,6 +27,7 @@ from approvals import (
     heartbeats,
     leases,
     opening,
+    overdue,
     reconciler,
     workflow,
 )
@@ -42,6 +43,7 @@ THREADS_MOST = 64
 COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
+GROUNDS_EVERY = 5.0  # nothing can be done with such a request meanwhile; it only looks undecided
 # Grants of one target that a thread takes on at once, to be opened, cut or cleaned up together.
 # Measured: of 25 each costs a quarter more, for the connections and the looks that all share; of 50
 # an opening takes a fraction of a second, nearly all of it the target's work on the passwords.
@@ -74,6 +76,7 @@ class Sweeper:
         told = f"sweep-{self.name}"
         self._chores = (
             Chore(expire_requests, every=self.interval, name=told),
+            Chore(close_groundless, every=GROUNDS_EVERY, name=told),
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
@@ -237,9 +240,13 @@ def _target(job: Any) -> int:
 
 
 def expire_requests(most: int = 100) -> int:
-    """Close up to `most` undecided requests whose time or ground is gone; returns how many."""
-    ids = list(workflow.over().order_by("pending_until").values_list("pk", flat=True)[:most])
-    return sum(_expired(pk) for pk in ids)
+    """Close up to `most` undecided requests by each clock that has run out; returns how many."""
+    return sum(_expired(pk) for pk in overdue.late(most))
+
+
+def close_groundless(most: int = 1000) -> int:
+    """Close up to `most` undecided requests that nobody can decide; returns how many."""
+    return sum(_expired(pk) for pk in overdue.groundless(most))
 
 
 def _expired(pk: int) -> bool:

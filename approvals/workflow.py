@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 
 from approvals import access, chain, grants, policy, scope
 from approvals.errors import Invalid, NotAllowed, WrongState
@@ -443,32 +442,13 @@ def expire(request_id: int) -> AccessRequest | None:
 
 
 def _over(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
-    """Why an undecided request cannot be decided any more. Mirrored in SQL by `over`."""
+    """Why an undecided request cannot be decided any more. Mirrored in SQL by `overdue`."""
     if (lost := policy.ground_lost(request, now)) is not None:
         return lost
     late = request.stages.filter(state=StageState.OPEN, deadline_at__lte=now).first()
     if late is not None:
         return RequestState.EXPIRED, f"The stage “{late.name}” was not decided in time."
     return None
-
-
-def over() -> QuerySet[AccessRequest]:
-    """The undecided requests that `expire` would close now."""
-    now = clock.DbNow()
-    late = RequestStage.objects.filter(state=StageState.OPEN, deadline_at__lte=now)
-    length = ExpressionWrapper(
-        F("duration") * Value(timedelta(seconds=1)), output_field=DurationField()
-    )
-    return AccessRequest.objects.undecided().filter(
-        Q(pending_until__lte=now)
-        | Q(starts_at__lte=now - length)
-        | Q(pk__in=late.values("request"))
-        | Q(requester__is_active=False)
-        | Q(beneficiary__is_active=False)
-        | Q(level__enabled=False)
-        | Q(target__enabled=False)
-        | Q(policy_version__policy__enabled=False)
-    )
 
 
 def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:

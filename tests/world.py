@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, workflow
+from approvals import administration, overdue, workflow
 from approvals.administration import PolicyDraft, StageDraft
 from approvals.models import AccessLevel, AccessRequest, Grant, Policy, Target
 from approvals.policy import AppliesTo
@@ -119,3 +119,8 @@ def publish(world: World, *stages: StageDraft, policy: Policy | None = None, **d
 def stage(world: World, name: str, *groups: str, minimum: int = 1, **fields: Any) -> StageDraft:
     minima = {world.groups[group]: minimum for group in groups}
     return StageDraft(**{"name": name, "groups": minima, "total": sum(minima.values()), **fields})
+
+
+def over() -> set[int]:
+    """Ids of the undecided requests that a sweeper would close now."""
+    return overdue.late(1000) | overdue.groundless(1000)

@@ -163,6 +163,11 @@ class AccessRequest(models.Model):
             models.Index(
                 fields=["pending_until"], condition=Q(state__in=UNDECIDED), name="request_due"
             ),
+            models.Index(
+                fields=["starts_at"],
+                condition=Q(state__in=UNDECIDED, starts_at__isnull=False),
+                name="request_starts",
+            ),
             models.Index(fields=["requester", "-id"], name="request_mine"),
             models.Index(fields=["state", "-id"], name="request_by_state"),
             models.Index(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -26,12 +27,18 @@ def milliseconds(client: Client, address: str) -> float:
 
 def seconds(client: Client, address: str) -> float:
     """One look. Raises RuntimeError for anything but an answer that is as it should be."""
-    began = time.perf_counter()
-    answer = client.get(address)
-    took = time.perf_counter() - began
-    if answer.status_code != 200:
-        raise RuntimeError(f"{address} answered {answer.status_code}")
+    answers: list[Any] = []
+    took = timed(lambda: answers.append(client.get(address)))
+    if answers[0].status_code != 200:
+        raise RuntimeError(f"{address} answered {answers[0].status_code}")
     return took
+
+
+def timed(act: Callable[[], object]) -> float:
+    """How many seconds it takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 def queries(client: Client, address: str) -> float:

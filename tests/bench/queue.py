@@ -7,13 +7,16 @@ rendered, without a network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Any
 
 from django.contrib.auth import get_user_model
 
+from approvals import overdue
 from approvals.models import AccessRequest
 from debugflow.embedded.installation import Installation
-from tests.bench.looks import milliseconds, queries, signed_in
+from tests.bench.looks import LOOKS, milliseconds, queries, signed_in, timed
 from tests.bench.pending import filled
 from tests.bench.votes import read_only, submitted
 
@@ -28,6 +31,12 @@ def measure(site: Installation, figure: Callable[..., Any]) -> list[Any]:
     return [
         figure("queue_page_ms_100k", milliseconds(bob, "/queue/"), "ms", small),
         figure("queue_all_page_ms_100k", milliseconds(bob, "/queue/?show=all"), "ms", small),
+        figure("expiry_scan_ms_100k", _scan(), "ms"),
         figure("queue_page_queries", queries(bob, "/queue/"), "statements"),
         figure("request_page_queries", queries(bob, f"/requests/{newest}/"), "statements"),
     ]
+
+
+def _scan() -> float:
+    """What each sweeper does twice a second: look for requests whose time is over."""
+    return median(timed(partial(overdue.late, 100)) for _ in range(LOOKS)) * 1000

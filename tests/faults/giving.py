@@ -11,10 +11,11 @@ from datetime import datetime
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from approvals import grants, opening, workflow
+from approvals import grants, opening
 from approvals.models import Grant
 from approvals.states import EndReason, GrantState
 from audit import clock
+from tests import world
 from tests.faults.arranging import Arranging
 from tests.faults.asking import people
 from tests.faults.course import Course, Row
@@ -97,7 +98,7 @@ class Giving(Arranging):
         """Requests whose time is over are closed; on a target that works nobody stays too long."""
         now = clock.now()
         over = {one.pk for one in self.undecided() if self.book.is_over(one, now)}
-        assert set(workflow.over().values_list("pk", flat=True)) == over
+        assert world.over() == over
         ailing = self.server.ails
         self.sweep()
         self.look()

@@ -107,6 +107,7 @@ class Watched(RuleBasedStateMachine):
         """One look of a sweeper."""
         self.seen["steps"] += 1
         sweeper.expire_requests()
+        sweeper.close_groundless()
         sweep_grants()
 
     @invariant()
