@@ -32,11 +32,13 @@ SELF_ABANDON = Refusal(
 
 
 def looks_after(grant: Grant, person: Person) -> bool:
-    """Whether they own its target or administer targets, and are active.
+    """Whether they own its target or administer targets, are active, and a person: a service is
+    in the hands of whoever made it, who would count twice.
 
     Read anew: what a person's object remembers may be from before a wait for the grant's lock.
     """
-    current = get_user_model().objects.filter(pk=person.pk, is_active=True).first()
+    people = get_user_model().objects.filter(is_active=True, service__isnull=True)
+    current = people.filter(pk=person.pk).first()
     if current is None:
         return False
     owned = access.owned_targets(current).filter(pk=grant.target_id)

@@ -154,10 +154,14 @@ def plan(version: PolicyVersion, *, barred: set[int]) -> Plan:
 
 
 def _members(stages: Iterable[Stage]) -> dict[str, set[int]]:
-    """Active members of every group that the stages name, by the group's id as text."""
+    """Active members of every group that the stages name, by the group's id as text.
+
+    A service is in nobody's place: it never votes.
+    """
     groups = {group.group_id for stage in stages for group in stage.stage_groups.all()}
     groups |= {stage.fallback_group_id for stage in stages if stage.fallback_group_id}
-    rows = Group.objects.filter(pk__in=groups, user__is_active=True).values_list("pk", "user__pk")
+    people = {"user__is_active": True, "user__service__isnull": True}
+    rows = Group.objects.filter(pk__in=groups, **people).values_list("pk", "user__pk")
     members: dict[str, set[int]] = {str(group): set() for group in groups}
     for group, person in rows:
         members[str(group)].add(person)

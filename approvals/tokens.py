@@ -82,7 +82,7 @@ def make(maker_id: int, *, by: Person, wish: TokenWish, after: int | None = None
     knew of: one of this name that they made later is the same form sent twice, and is not made
     again. Raises NotAllowed, WrongState, Invalid.
     """
-    _lock_account(maker_id, by=by)
+    by = _lock_account(maker_id, by=by)
     now = clock.now()
     _require_sound(wish)
     account = _service(wish.service, by=by, now=now) if wish.service else by
@@ -113,17 +113,21 @@ def make(maker_id: int, *, by: Person, wish: TokenWish, after: int | None = None
     return Issued(row, clear)
 
 
-def _lock_account(pk: int, *, by: Person) -> None:
-    """Raises NotAllowed for one that was switched off, or got another password, meanwhile.
+def _lock_account(pk: int, *, by: Person) -> Person:
+    """The account as it is now. Raises NotAllowed for one that was switched off, or got another
+    password, meanwhile, and for a service, whose tokens superusers make.
 
     Who held a session that the new password ends must not leave a token behind.
     """
-    accounts = get_user_model().objects.select_for_update(no_key=True)
-    account = accounts.filter(pk=pk).first()
+    accounts: Any = get_user_model().objects.select_for_update(no_key=True, of=("self",))
+    account: Person | None = accounts.select_related("service").filter(pk=pk).first()
     if account is None or not account.is_active:
         raise NotAllowed("This account is switched off.")
     if account.password != by.password:
         raise NotAllowed("The password of this account has changed. Sign in again.")
+    if hasattr(account, "service"):
+        raise NotAllowed("A service makes no token itself. A superuser makes it.")
+    return account
 
 
 def _require_sound(wish: TokenWish) -> None:

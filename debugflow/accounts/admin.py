@@ -20,6 +20,7 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from approvals import tokens
+from approvals.models import ServiceAccount
 from audit import log
 from audit.actions import declare
 from audit.log import Actor, Subject
@@ -92,7 +93,7 @@ class UserAdmin(Admin):
         The account's tokens end with the old one, as its sessions do: whoever resets a password
         takes the account out of somebody's hands, or gives it back to someone who lost it.
         """
-        if not _is_superuser(request):
+        if not _is_superuser(request) or _is_service(id):
             raise PermissionDenied
         with transaction.atomic():
             before = self.get_object(request, unquote(id))
@@ -104,6 +105,12 @@ class UserAdmin(Admin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         return fields if _is_superuser(request) else [*fields, *POWERS]
+
+
+def _is_service(pk: str) -> bool:
+    """Whether it is an account that only tokens act as, and so has no password."""
+    number = unquote(pk)
+    return number.isdecimal() and ServiceAccount.objects.filter(pk=int(number)).exists()
 
 
 def _follow_reset(request: HttpRequest, before: User) -> None:

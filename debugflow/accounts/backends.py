@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import ModelBackend
 
+from approvals.models import ServiceAccount
 from debugflow.accounts import throttle
 from debugflow.accounts.browsers import known_as
 
@@ -24,13 +25,14 @@ class PasswordBackend(ModelBackend):
         password: str | None = None,
         **kwargs: Any,
     ) -> User | None:
-        """Raises TooManyTries."""
+        """Raises TooManyTries. Whoever made a service, or its password, does not sign in as it."""
         if username is None or password is None:
             return None
         slots = throttle.take(username, browser=known_as(request, username))
         user: User | None = super().authenticate(request, username, password)
-        if user is not None:
-            throttle.give_back(slots)
+        if user is None or ServiceAccount.objects.filter(account=user).exists():
+            return None
+        throttle.give_back(slots)
         return user
 
     async def aauthenticate(self, *args: Any, **kwargs: Any) -> User | None:
