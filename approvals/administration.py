@@ -314,6 +314,28 @@ def publish(
     made from, None if there was none. Raises NotAllowed; WrongState, code `newer_version`, if
     another has been published since; Invalid for what could not work.
     """
+    return _publish(policy, draft, based_on=based_on, by=by)
+
+
+@_verb
+@transaction.atomic
+def rehearse(
+    policy: Policy,
+    draft: PolicyDraft,
+    *,
+    based_on: PolicyVersion | None,
+    by: Person,
+    look: Callable[[PolicyVersion], T],
+) -> T:
+    """What `look` sees right after `publish`, all of which is then taken back."""
+    seen = look(_publish(policy, draft, based_on=based_on, by=by))
+    transaction.set_rollback(True)
+    return seen
+
+
+def _publish(
+    policy: Policy, draft: PolicyDraft, *, based_on: PolicyVersion | None, by: Person
+) -> PolicyVersion:
     _authorize(by, "change", policy)
     with log.batch():
         policy = Policy.objects.select_for_update().get(pk=policy.pk)

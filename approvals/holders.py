@@ -28,6 +28,15 @@ def held(obj: models.Model, permission: str, who: str) -> set[int]:
     return set(rows.values_list(column, flat=True))
 
 
+def names(obj: models.Model, permission: str) -> list[str]:
+    """Who holds it, groups first, each by name."""
+    return [
+        str(holder)
+        for who in HOLDERS
+        for holder in sorted(_all(who).filter(pk__in=held(obj, permission, who)), key=str)
+    ]
+
+
 def replace(
     obj: models.Model, permission: str, who: str, wanted: Iterable[Any]
 ) -> tuple[Told, Told]:

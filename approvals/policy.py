@@ -6,7 +6,7 @@ Reads only. The arithmetic is in `chain`; whatever changes something is a verb e
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -66,18 +66,25 @@ class Choice:
 
 def choose(level: AccessLevel, requester: Person) -> Choice:
     """The first enabled policy by rank that governs `requester` asking for `level`."""
-    groups = set(requester.groups.values_list("pk", flat=True))
     misses: list[NearMiss] = []
+    for version, reasons in weighed(level, requester):
+        if not reasons:
+            return Choice(version, tuple(misses))
+        misses.append(NearMiss(version.policy.name, reasons))
+    return Choice(None, tuple(misses))
+
+
+def weighed(
+    level: AccessLevel, requester: Person
+) -> Iterator[tuple[PolicyVersion, tuple[str, ...]]]:
+    """What is in force, by rank, each with the conditions that fail; with none it governs."""
+    groups = set(requester.groups.values_list("pk", flat=True))
     current = PolicyVersion.objects.filter(
         policy__enabled=True, policy__current=F("pk"), published_at__isnull=False
     )
     for version in current.select_related("policy").order_by("policy__rank"):
         applies_to = AppliesTo.model_validate(version.applies_to)
-        reasons = tuple(_mismatches(applies_to, level, groups))
-        if not reasons:
-            return Choice(version, tuple(misses))
-        misses.append(NearMiss(version.policy.name, reasons))
-    return Choice(None, tuple(misses))
+        yield version, tuple(_mismatches(applies_to, level, groups))
 
 
 def _mismatches(applies_to: AppliesTo, level: AccessLevel, groups: set[int]) -> Iterable[str]:
@@ -141,7 +148,11 @@ def plan(version: PolicyVersion, *, barred: set[int]) -> Plan:
     """Draw the candidates of every stage and simulate the chain, using fallbacks where needed."""
     prefetch = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
     stages = list(version.stages.select_related("fallback_group").prefetch_related(prefetch))
-    members = _members(stages)
+    return fill(stages, members_of(stages), barred=barred)
+
+
+def fill(stages: Sequence[Stage], members: Mapping[str, set[int]], *, barred: set[int]) -> Plan:
+    """The same for stages whose groups, and whose `members_of` those, are read already."""
     planned = [_planned(stage, members, barred) for stage in stages]
     while not (result := chain.simulate([stage.state() for stage in planned])).fillable:
         index = result.stage
@@ -153,13 +164,14 @@ def plan(version: PolicyVersion, *, barred: set[int]) -> Plan:
     return Plan(tuple(planned))
 
 
-def _members(stages: Iterable[Stage]) -> dict[str, set[int]]:
-    """Active members of every group that the stages name, by the group's id as text.
+def members_of(stages: Iterable[Stage], *more: int) -> dict[str, set[int]]:
+    """Active members of every group that the stages name, and of `more`, by id as text.
 
     A service is in nobody's place: it never votes.
     """
     groups = {group.group_id for stage in stages for group in stage.stage_groups.all()}
     groups |= {stage.fallback_group_id for stage in stages if stage.fallback_group_id}
+    groups |= set(more)
     people = {"user__is_active": True, "user__service__isnull": True}
     rows = Group.objects.filter(pk__in=groups, **people).values_list("pk", "user__pk")
     members: dict[str, set[int]] = {str(group): set() for group in groups}

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class DebugflowConfig(AppConfig):
@@ -7,3 +8,9 @@ class DebugflowConfig(AppConfig):
     def ready(self) -> None:
         # Registered by being imported.
         from debugflow import checks, signals, telling  # noqa: F401
+
+
+class DeskConfig(AdminConfig):
+    """Django's admin, with our site in place of its own."""
+
+    default_site = "debugflow.desk.Desk"

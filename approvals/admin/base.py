@@ -5,10 +5,13 @@ A refusal of a verb, which records it, is shown on the form, which stays as it w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
+from django.contrib.admin import helpers
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db import models
 from django.forms.models import construct_instance
@@ -16,17 +19,24 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminForm, Fieldline
 
 from approvals import administration
+from approvals.admin.look import dress
 from approvals.errors import DebugflowError, Invalid
 
 if TYPE_CHECKING:
+    from django.contrib import admin
+
     Admin = admin.ModelAdmin[Any]
     Form = forms.ModelForm[Any]
 else:
-    Admin = admin.ModelAdmin
+    Admin = ModelAdmin
     Form = forms.ModelForm
 
+# As unfold itself does in the view that `VerbAdmin` goes around.
+helpers.AdminForm, helpers.Fieldline = AdminForm, Fieldline  # type: ignore[misc]
 
 SEALED = frozenset({"secret", "secrets", "lease", "password"})
 
@@ -38,6 +48,10 @@ class VerbForm(Form):
     """
 
     refusal: DebugflowError | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        dress(self)
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
@@ -65,6 +79,15 @@ def show(form: forms.BaseForm, refusal: DebugflowError) -> None:
     if not fields:
         for line in _lines(refusal):
             form.add_error(None, line)
+
+
+@contextmanager
+def showing(form: forms.BaseForm) -> Iterator[None]:
+    """What a verb refuses inside is said on the form."""
+    try:
+        yield
+    except DebugflowError as refusal:
+        show(form, refusal)
 
 
 def _lines(refusal: DebugflowError) -> list[str]:

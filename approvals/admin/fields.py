@@ -6,6 +6,7 @@ Each turns text into a plain value and the value back into the same text. Nothin
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,6 +99,32 @@ class LabelsField(ParsedField):
         return "\n".join(f"{name}={label}" for name, label in sorted(value.items()))
 
 
+class RowsField(ParsedField):
+    """Things with a few values each, written one a line: `host=db2 port=5432`."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "cols": 40})
+
+    def parse(self, text: str) -> list[dict[str, str]]:
+        return [_row(line) for line in filter(None, map(str.strip, text.splitlines()))]
+
+    def prepare_value(self, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return "\n".join(shlex.join(f"{n}={one}" for n, one in row.items()) for row in value)
+
+
+def _row(line: str) -> dict[str, str]:
+    try:
+        pairs = [word.partition("=") for word in shlex.split(line)]
+    except ValueError:
+        raise ValidationError(f"“{line}” has a quotation mark that is not closed.") from None
+    if not all(name and value for name, _, value in pairs):
+        raise ValidationError(f"“{line}” is not written as name=value, with spaces between.")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValidationError(f"“{line}” has a name twice.")
+    return {name: value for name, _, value in pairs}
+
+
 class CountedGroupsField(ParsedField):
     """Groups with the least number of their people, written "dba: 1, security: 2"."""
 
@@ -137,10 +164,21 @@ def schema_fields(
     required = described.get("required", [])
     return {
         prefix + name: _field(
-            name, part, required=name in required, initial=stored.get(name, part.get("default"))
+            name,
+            {**part, "rows": _columns(part, described)},
+            required=name in required,
+            initial=stored.get(name, part.get("default")),
         )
         for name, part in described["properties"].items()
     }
+
+
+def _columns(part: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]:
+    """For a list of things with values of their own the values' names, else none."""
+    item = part.get("items", {})
+    if name := item.get("$ref", "").rpartition("/")[2]:
+        item = described["$defs"][name]
+    return list(item.get("properties", {}))
 
 
 def _field(name: str, part: Mapping[str, Any], *, required: bool, initial: Any) -> forms.Field:
@@ -158,6 +196,9 @@ def _field(name: str, part: Mapping[str, Any], *, required: bool, initial: Any) 
         return forms.IntegerField(**common)
     if _is_text(part):
         return forms.CharField(max_length=TEXT_LENGTH, **common)
+    if part["rows"]:
+        written = " ".join(f"{column}=…" for column in part["rows"])
+        return RowsField(**{**common, "help_text": f"{common['help_text']} One a line: {written}"})
     return forms.JSONField(**common)
 
 

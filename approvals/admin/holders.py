@@ -13,6 +13,7 @@ from django.contrib.auth.models import Group
 from django.db.models import Q
 
 from approvals import administration
+from approvals.admin.look import Several
 from approvals.holders import HOLDERS, held
 
 
@@ -34,7 +35,7 @@ class HoldersForm(forms.Form):
             required=False,
             initial=sorted(holders),
             label=f"{label}: {who}",
-            widget=forms.SelectMultiple(attrs={"size": 8}),
+            widget=Several(),
         )
 
     def save(self, *, by: Any) -> None:

@@ -6,14 +6,18 @@ unknown group, an unreadable time) is refused here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.auth.models import Group
 
-from approvals import administration
+from approvals import administration, lint
+from approvals.admin import wording
 from approvals.admin.fields import CountedGroupsField, DurationField, LabelsField
+from approvals.admin.look import Choices, DressedForm, One, Several, dress
 from approvals.administration import PolicyDraft, StageDraft
+from approvals.lint import Warned
 from approvals.models import AccessLevel, Environment, Policy, PolicyVersion, Risk, Stage
 from approvals.policy import AppliesTo
 
@@ -29,7 +33,7 @@ NEW = {"pending_ttl": 86400, "activation_ttl": 3600, "max_duration": 8 * 3600}
 ANY = "Choose none to set no condition."
 
 
-class VersionForm(forms.Form):
+class VersionForm(DressedForm):
     """All of a version but its stages."""
 
     # The version the form was filled from: publishing over a newer one would undo it unseen.
@@ -37,21 +41,24 @@ class VersionForm(forms.Form):
     environments = forms.MultipleChoiceField(
         choices=Environment.choices,
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=Choices,
         help_text=ANY,
     )
     risks = forms.MultipleChoiceField(
-        choices=Risk.choices, required=False, widget=forms.CheckboxSelectMultiple, help_text=ANY
+        choices=Risk.choices, required=False, widget=Choices, help_text=ANY
     )
     labels = LabelsField(
         required=False,
         help_text="One a line, such as team=orders. A target must carry all of them.",
     )
     levels = forms.ModelMultipleChoiceField(
-        AccessLevel.objects.select_related("target"), required=False, help_text=ANY
+        AccessLevel.objects.select_related("target"),
+        required=False,
+        help_text=ANY,
+        widget=Several,
     )
     requester_groups = forms.ModelMultipleChoiceField(
-        Group.objects.order_by("name"), required=False, help_text=ANY
+        Group.objects.order_by("name"), required=False, help_text=ANY, widget=Several
     )
     max_duration = DurationField(label="Lasts at most", help_text="Such as 8 h.")
     pending_ttl = DurationField(label="To be decided within", help_text="Such as 1 d.")
@@ -73,7 +80,7 @@ class VersionForm(forms.Form):
         )
 
 
-class StageForm(forms.Form):
+class StageForm(DressedForm):
     """One stage. Its place is the formset's own order number."""
 
     name = forms.CharField(max_length=80)
@@ -99,6 +106,7 @@ class StageForm(forms.Form):
         Group.objects.order_by("name"),
         required=False,
         help_text="Stands in where too few could act.",
+        widget=One,
     )
     needs_second_factor = forms.BooleanField(required=False)
 
@@ -115,9 +123,17 @@ class StageForm(forms.Form):
         )
 
 
+class OrderedStages(StageFormSetBase):
+    """The formset, with its own fields, order and deletion, in the look of the others."""
+
+    def add_fields(self, form: Any, index: int | None) -> None:
+        super().add_fields(form, index)
+        dress(form)
+
+
 StageForms = forms.formset_factory(
     StageForm,
-    formset=StageFormSetBase,
+    formset=OrderedStages,
     can_order=True,
     can_delete=True,
     extra=2,
@@ -168,7 +184,36 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
     )
 
 
-def publish(policy: Policy, wording: PolicyDraft, *, based_on: int, by: Any) -> PolicyVersion:
+def publish(policy: Policy, written: PolicyDraft, *, based_on: int, by: Any) -> PolicyVersion:
     """Publish over the version of that number, 0 for none; raises what the verb raises."""
     base = policy.versions.filter(number=based_on).first()
-    return administration.publish(policy, wording, based_on=base, by=by)
+    return administration.publish(policy, written, based_on=base, by=by)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What publishing would do: what the version says, and what would look wrong then."""
+
+    sentence: str
+    clocks: str
+    warnings: tuple[tuple[str, Warned], ...]
+
+
+def rehearse(policy: Policy, written: PolicyDraft, *, based_on: int, by: Any) -> Effect:
+    """What publishing would do, which is taken back; raises what the verb raises."""
+    base = policy.versions.filter(number=based_on).first()
+    return administration.rehearse(policy, written, based_on=base, by=by, look=_effect)
+
+
+def _effect(version: PolicyVersion) -> Effect:
+    loaded = wording.with_stages(PolicyVersion.objects.filter(pk=version.pk)).get()
+    warned = lint.look()
+    return Effect(
+        sentence=wording.sentence(loaded, wording.names([loaded])),
+        clocks=wording.clocks(loaded),
+        warnings=tuple(
+            (policy.name, warning)
+            for policy in Policy.objects.filter(pk__in=warned).order_by("rank")
+            for warning in warned[policy.pk]
+        ),
+    )

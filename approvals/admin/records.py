@@ -11,11 +11,12 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.shortcuts import redirect
 
 from approvals.admin.base import RecordAdmin
 from approvals.lengths import lasting
 from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
-from audit import actions
+from audit import actions, looking
 from audit.models import Event
 
 
@@ -41,13 +42,13 @@ class RequestStageAdmin(RecordAdmin):
 
 @admin.register(Vote)
 class VoteAdmin(RecordAdmin):
-    list_display = ["voter", "decision", "stage", "request", "voted_at", "counts"]
+    list_display = ["voter", "decision", "stage", "asked", "voted_at", "counts"]
     list_filter = ["decision", "voted_at"]
     list_select_related = ["voter", "stage__request"]
     search_fields = ["=voter__username", "=stage__request__id", "comment"]
 
     @admin.display(description="Request")
-    def request(self, vote: Vote) -> str:
+    def asked(self, vote: Vote) -> str:
         return str(vote.stage.request)
 
     @admin.display(description="Counts", boolean=True)
@@ -64,21 +65,18 @@ class GrantAdmin(RecordAdmin):
         "level",
         "expires_at",
         "end_reason",
-        "stuck",
-        "abandoned",
+        "trouble",
     ]
     list_filter = ["state", "end_reason", "target__environment", "approved_at"]
     list_select_related = ["beneficiary", "level__target"]
     search_fields = ["=id", "=request__id", "=beneficiary__username", "=target__name"]
     exclude = ["secret", "lease"]
 
-    @admin.display(description="Stuck", boolean=True)
-    def stuck(self, grant: Grant) -> bool:
-        return grant.stuck_since is not None
-
-    @admin.display(description="Abandoned, unsafe", boolean=True)
-    def abandoned(self, grant: Grant) -> bool:
-        return grant.is_abandoned
+    @admin.display(description="Trouble", ordering="stuck_since")
+    def trouble(self, grant: Grant) -> str | None:
+        if grant.is_abandoned:
+            return "abandoned, unsafe"
+        return "stuck" if grant.stuck_since else None
 
 
 @admin.register(Step)
@@ -123,6 +121,14 @@ class EventAdmin(RecordAdmin):
         "hash_hex",
         "sound",
     ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """A search here is one of the log, and written down as on its own page."""
+        if request.GET and looking.sent_from_elsewhere(request):
+            return redirect(request.path)
+        terms = [f"{name}:{value}" for name, value in sorted(request.GET.items()) if name != "p"]
+        looking.tell(request.user, " ".join(["in the admin", *terms]))
+        return super().changelist_view(request, extra_context)
 
     @admin.display(description="Data")
     def told_data(self, event: Event) -> str:

@@ -14,10 +14,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
 
-from approvals import administration, provisioning, reconciler
+from approvals import administration, holders, provisioning, reconciler
 from approvals.admin.base import VerbAdmin, VerbForm
 from approvals.admin.fields import DurationField, LabelsField, schema_fields, typed
 from approvals.admin.holders import HoldersForm
@@ -44,6 +42,23 @@ class HoldersAdmin(VerbAdmin):
         view = self.admin_site.admin_view(self.holders_view)
         return [path("<path:object_id>/holders/", view, name=name), *super().get_urls()]
 
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Django's own, with who may do what."""
+        obj = self.get_object(request, object_id)
+        told = [
+            (label, holders.names(obj, permission))
+            for permission, label in self.holder_permissions.items()
+            if obj is not None
+        ]
+        context = {"holders": told, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
     def holders_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         obj = self.require_change(request, object_id)
         data = request.POST if request.method == "POST" else None
@@ -58,6 +73,8 @@ class HoldersAdmin(VerbAdmin):
     def page(self, request: HttpRequest, name: str, obj: Any, **context: Any) -> TemplateResponse:
         """One of our own pages, in the admin's frame."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, "original": obj}
+        if (form := context.get("form")) is not None:
+            frame["media"] = form.media
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/approvals/{name}.html", {**frame, **context})
 
@@ -245,7 +262,7 @@ class AccessLevelAdmin(HoldersAdmin):
     list_filter = ["target__environment", "risk", "enabled", "target"]
     list_select_related = ["target"]
     search_fields = ["name", "target__name", "description"]
-    readonly_fields = ["target_name", "lines", "summarised_at"]
+    readonly_fields = ["target_name"]
     holder_permissions = {"request_accesslevel": "May ask for it"}
 
     @admin.display(description="Target")
@@ -256,13 +273,18 @@ class AccessLevelAdmin(HoldersAdmin):
     def lasts(self, level: AccessLevel) -> str:
         return lasting(level.max_duration)
 
-    @admin.display(description="What its holder can do")
-    def lines(self, level: AccessLevel) -> SafeString | str:
-        if not level.summary:
-            return NO_RIGHTS
-        lines = [provisioning.get(level.target.kind).in_words(level.summary), *level.summary]
-        rows = format_html_join("", "<li>{}</li>", ((line,) for line in lines if line))
-        return format_html("<ul>{}</ul>", rows)
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Django's own, with what a holder can do."""
+        level = self.get_object(request, object_id)
+        words = provisioning.get(level.target.kind).in_words(level.summary) if level else ""
+        more = {"in_words": words, "no_rights": NO_RIGHTS, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, more)
 
     def _target(self, request: HttpRequest, level: AccessLevel | None) -> Target | None:
         if level is not None:
@@ -300,15 +322,14 @@ class AccessLevelAdmin(HoldersAdmin):
         first = ["name", "description", "enabled"]
         limits = ["risk", "max_duration", "reach", "rank"]
         if obj is not None and not self.has_change_permission(request, obj):
-            seen = [*first, "target_name", "rights", "lines", "summarised_at"]
+            seen = [*first, "target_name", "rights"]
             return [(None, {"fields": [*seen, "risk", "lasts", "reach", "rank"]})]
         target = self._needed_target(request, obj)
         names = provisioning.get(target.kind).Rights.model_fields
         rights = [RIGHTS + name for name in names]
-        read = ["lines", "summarised_at"] if obj is not None else []
         return [
             (f"On {target.name}", {"fields": first}),
-            ("Rights", {"fields": [*rights, *read]}),
+            ("Rights", {"fields": rights}),
             ("Limits", {"fields": limits}),
         ]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from django.contrib.auth.models import Group
 from django.db.models import Prefetch, QuerySet
 
+from approvals.lengths import lasting
 from approvals.models import AccessLevel, PolicyVersion, Stage, StageGroup
 from approvals.policy import AppliesTo
 
@@ -49,6 +50,14 @@ def sentence(version: PolicyVersion, known: Names) -> str:
     """The version in words, in the order in which people are asked."""
     asked = [_asked(stage) for stage in version.stages.all()]
     return f"{_governed(version, known)} need {', then '.join(asked)}."
+
+
+def clocks(version: PolicyVersion) -> str:
+    """Its lengths of time in words."""
+    return (
+        f"Up to {lasting(version.max_duration)}; decided within {lasting(version.pending_ttl)}, "
+        f"opened within {lasting(version.activation_ttl)}."
+    )
 
 
 def _governed(version: PolicyVersion, known: Names) -> str:

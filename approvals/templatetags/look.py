@@ -5,6 +5,7 @@ Words and colours of states come from `states`; nothing is decided here.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -44,6 +45,13 @@ register.filter("sentence", event_sentence)
 register.filter("headline", headline)
 register.filter("lasting", lasting)
 register.filter("apart", apart)
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    """A stored document for people to read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+
 
 MACHINES: dict[type[models.Model], type[models.TextChoices]] = {
     AccessRequest: RequestState,

@@ -9,7 +9,6 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
-from django.contrib.auth import get_user_model
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -17,10 +16,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from approvals import access, history, workflow
+from approvals.asking import AskedStage, asked_stages
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
 from approvals.models import AccessLevel, AccessRequest
-from approvals.policy import PlannedStage
 from approvals.views.viewer import viewer
 from audit import clock
 from audit.zones import zone_of
@@ -143,17 +142,6 @@ def _page(
 
 
 @dataclass(frozen=True)
-class AskedStage:
-    """A stage as it would be asked: how many of whom, and who they are."""
-
-    name: str
-    needs: list[str]
-    names: list[str]
-    more: int
-    fallback: bool
-
-
-@dataclass(frozen=True)
 class Forecast:
     """A preview in words. `groups` is whom the button says it asks, who `usually` take so long."""
 
@@ -166,28 +154,13 @@ class Forecast:
 def _forecast(level: AccessLevel, form: AskForm, person: Person) -> Forecast:
     preview = workflow.preview(level, by=person, wish=form.wish_so_far())
     planned = preview.plan.stages
-    ids = {person for stage in planned for person in stage.candidates}
-    users = get_user_model()._default_manager.filter(pk__in=ids).order_by("username")
-    names = {user.pk: user.get_username() for user in users}
     asked = dict.fromkeys(
         name
         for stage in planned
         for key, name in sorted(stage.group_names.items())
         if stage.minima.get(key, 1) or sum(stage.minima.values()) == 0
     )
-    stages = [_asked(stage, names) for stage in planned]
+    stages = asked_stages(planned, most=NAMED)
     version = preview.version
     usually = history.usual_wait(version.policy) if version and stages else None
     return Forecast(preview, stages, " and ".join(asked), usually)
-
-
-def _asked(stage: PlannedStage, names: dict[int, str]) -> AskedStage:
-    needs = [f"{least} of {stage.group_names[key]}" for key, least in stage.minima.items() if least]
-    free = stage.stage.total - sum(stage.minima.values())
-    if free > 0:
-        groups = " or ".join(sorted(stage.group_names[key] for key in stage.minima))
-        needs.append(f"{free}{' more' if needs else ''} of {groups}")
-    people = sorted(names[person] for person in stage.candidates if person in names)
-    return AskedStage(
-        stage.stage.name, needs, people[:NAMED], max(0, len(people) - NAMED), bool(stage.stand_ins)
-    )

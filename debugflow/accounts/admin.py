@@ -13,11 +13,13 @@ from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
 from approvals import tokens
 from approvals.models import ServiceAccount
@@ -27,17 +29,36 @@ from audit.log import Actor, Subject
 from debugflow.accounts import changing
 from debugflow.accounts.models import User
 
+
+class Found(ModelAdmin):  # type: ignore[misc]
+    """Unfold's pages; what a person or group has several of is found by typing."""
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        widget = UnfoldAdminSelect2MultipleWidget()
+        field = super().formfield_for_manytomany(db_field, request, **{**kwargs, "widget": widget})
+        # Both were set for a plain list.
+        field.widget.attrs["class"] = widget.attrs["class"]
+        field.help_text = db_field.help_text
+        return field
+
+
 if TYPE_CHECKING:
-    ChangeForm = UserChangeForm[User]
+    from django.contrib.auth.forms import UserChangeForm as DjangoChangeForm
+
+    ChangeForm = DjangoChangeForm[User]
     Admin = DjangoUserAdmin[User]
+    GroupsAdmin = DjangoGroupAdmin
     GroupFields = forms.ModelForm[Group]
 else:
     ChangeForm = UserChangeForm
     GroupFields = forms.ModelForm
-    Admin = DjangoUserAdmin
 
-admin.site.site_header = admin.site.site_title = "debugflow"
-admin.site.index_title = "Set-up and records"
+    class Admin(DjangoUserAdmin, Found):
+        """Django's pages for people in unfold's look."""
+
+    class GroupsAdmin(DjangoGroupAdmin, Found):
+        """The same for groups."""
+
 
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
@@ -66,7 +87,10 @@ class UserAdmin(Admin):
     """Whoever is no superuser changes no superuser and hands out no power of their own making."""
 
     form = PersonForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
     actions = None
+    filter_horizontal = ()
     list_display = ["username", "email", "first_name", "last_name", "is_active", "is_staff"]
     list_filter = ["is_active", "is_staff", "is_superuser", "groups"]
     fieldsets = [*(DjangoUserAdmin.fieldsets or ()), ("Reading", {"fields": ["time_zone"]})]
@@ -142,12 +166,13 @@ class GroupForm(GroupFields):
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin):
+class GroupAdmin(GroupsAdmin):
     """Who is in a group is on each person's page. A group that carries permissions, and which,
     is for superusers: to be in it is to have them."""
 
     form = GroupForm
     actions = None
+    filter_horizontal = ()
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and _may_touch(request, obj)

@@ -23,6 +23,7 @@ REST: tuple[Part, ...] = (
     ledger.secrets,
     ledger.owners,
     ledger.levels,
+    ledger.policies,
     ledger.grants,
     ledger.comparisons,
     ledger.alarms,

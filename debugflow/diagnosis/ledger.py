@@ -9,11 +9,11 @@ from typing import Any, Final
 from django.db.models import Q, QuerySet
 from guardian.shortcuts import get_users_with_perms
 
-from approvals import access, administration, policy
+from approvals import access, administration, lint, policy
 from approvals import grants as verbs
 from approvals import targets as unsealing
 from approvals.errors import Invalid, ProvisionError
-from approvals.models import AccessLevel, Alarm, Grant, Reconciliation, Target
+from approvals.models import AccessLevel, Alarm, Grant, Policy, Reconciliation, Target
 from approvals.people import Person
 from approvals.secrets import SecretUnreadable
 from debugflow.diagnosis.finding import Finding, some, well
@@ -23,6 +23,7 @@ TARGET_WITHIN: Final = 20.0  # seconds for all that one target is asked
 AT_ONCE: Final = 16  # targets
 PEOPLE_MOST: Final = 20  # of those who may ask for a level: enough to find one who is governed
 CONSENT: Final = "Look at the target, then allow it on its page in the admin site."
+MEND_POLICY: Final = "Or publish another version, on the policy's page in the admin site."
 DIFFERS: Final = (
     "The target's page in the admin site tells all. Undo it there, or revoke the access."
 )
@@ -124,6 +125,23 @@ def _may_ask(level: AccessLevel) -> QuerySet[Person]:
     )
     found: QuerySet[Person] = people.filter(is_active=True).order_by("pk")
     return found
+
+
+def policies() -> list[Finding]:
+    """Those that let nobody in; what is merely tight is told on their pages in the admin site."""
+    wrong = [
+        Finding(False, f"The policy {name}: {one.text}", one.fix or MEND_POLICY)
+        for name, warned in _warned().items()
+        for one in warned
+        if one.code in lint.USELESS
+    ]
+    return well("Every policy governs something, and its stages can be filled.", wrong)
+
+
+def _warned() -> dict[str, list[lint.Warned]]:
+    found = lint.look()
+    names = dict(Policy.objects.filter(pk__in=found).values_list("pk", "name"))
+    return {names[pk]: warned for pk, warned in found.items()}
 
 
 def grants() -> list[Finding]:

@@ -7,12 +7,17 @@ from typing import Any, ClassVar
 
 import pytest
 from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from guardian.models import GroupObjectPermission
 
 from approvals import access, provisioning, secrets
+from approvals.admin.fields import RowsField
 from approvals.errors import Invalid
 from approvals.models import AccessLevel, Target
+from approvals.provisioning.base import Finding
 from approvals.provisioning.memory import MemoryProvisioner
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, errors, filled, said, staff, url
@@ -402,3 +407,83 @@ def test_staff_who_may_change_targets_only_cannot_touch_levels(world: World):
     assert client.post(page, new_level()).status_code == 403
     assert client.get(url("accesslevel", "change", world.read.pk)).status_code == 403
     assert Group.objects.count() == 5
+
+
+def test_who_may_do_what_is_on_the_page_itself(ada: Client, world: World):
+    page = ada.get(url("target", "change", world.target.pk))
+    assert page.context["holders"][0] == (
+        "Owns it (may cut any grant, gets its alarms)",
+        ["owners"],
+    )
+    assert [names for _, names in page.context["holders"][1:]] == [[], []]
+    level = ada.get(url("accesslevel", "change", world.read.pk))
+    assert level.context["holders"] == [("May ask for it", ["developers"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("host=db2", [{"host": "db2"}]),
+        ("host=db2 port=5433\n\n host=db3", [{"host": "db2", "port": "5433"}, {"host": "db3"}]),
+        ("name='two words' note=a=b", [{"name": "two words", "note": "a=b"}]),
+        ("", []),
+    ],
+)
+def test_things_with_values_are_written_one_a_line(text: str, found: list[dict[str, str]]):
+    field = RowsField(required=False)
+    assert field.clean(text) == found
+    assert field.clean(field.prepare_value(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("db2", "not written as name=value"),
+        ("host=", "not written as name=value"),
+        ("host=db2, port=1 =x", "not written as name=value"),
+        ("host=db2 host=db3", "a name twice"),
+        ("host='db2", "not closed"),
+        ("host=a\x00b", "Null characters"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(text: str, why: str):
+    with pytest.raises(ValidationError, match=why):
+        RowsField().clean(text)
+
+
+def test_replicas_are_stored_as_their_kind_has_them(ada: Client):
+    add_target(ada, config_replicas="host=db2.example.com\nhost=db3.example.com port=5433")
+    target = Target.objects.get(name="billing")
+    assert target.config["replicas"] == [
+        {"host": "db2.example.com", "port": 5432},
+        {"host": "db3.example.com", "port": 5433},
+    ]
+    form = admin_form(ada.get(url("target", "change", target.pk)))
+    shown = "host=db2.example.com port=5432\nhost=db3.example.com port=5433"
+    assert form["config_replicas"].value() == shown
+    wrong = add_target(ada, name="second", config_replicas="host=db2 password=x")
+    assert "Extra inputs" in str(errors(admin_form(wrong))["config_replicas"])
+
+
+def test_every_field_of_a_kind_says_what_it_means(ada: Client, world: World):
+    form = admin_form(ada.get(url("target", "add")))
+    silent = [
+        name for name in form.fields if name.startswith("config_") and not form[name].help_text
+    ]
+    assert silent == []
+
+
+def test_testing_a_connection_holds_no_lock(ada: Client, world: World, monkeypatch: Any):
+    inside: list[bool] = []
+
+    def look(self: MemoryProvisioner) -> list[Finding]:
+        inside.append(connection.in_atomic_block)
+        return []
+
+    monkeypatch.setattr(MemoryProvisioner, "test", look)
+    before = connection.in_atomic_block  # that of the test itself
+    with CaptureQueriesContext(connection) as asked:
+        ada.post(url("target", "test", world.target.pk))
+    assert inside == [before]
+    statements = [one["sql"] for one in asked.captured_queries]
+    assert [one for one in statements if "FOR UPDATE" in one or "SAVEPOINT" in one] == []

@@ -23,6 +23,26 @@ from tests.browser import chromium
 from tests.browser.people import WIDTHS, Person, Theme, sign_in
 
 FOLDER = Path("screenshots")
+ADMIN = {
+    "people": "accounts/user/",
+    "person": "accounts/user/1/change/",
+    "group": "auth/group/1/change/",
+    "targets": "approvals/target/",
+    "target": "approvals/target/1/change/",
+    "holders": "approvals/target/1/holders/",
+    "levels": "approvals/accesslevel/",
+    "level": "approvals/accesslevel/1/change/",
+    "policies": "approvals/policy/",
+    "policy": "approvals/policy/1/change/",
+    "publish": "approvals/policy/1/publish/",
+    "simulate": "approvals/policy/simulate/?person=1&level=1&duration=1+h",
+    "requests": "approvals/accessrequest/",
+    "request": "approvals/accessrequest/1/change/",
+    "grants": "approvals/grant/",
+    "events": "audit/event/",
+    "event": "audit/event/1/change/",
+}
+"""Pages below `/admin/`, of the first of each kind."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,8 @@ def _shots(waiting: str, opened: str) -> Iterator[Shot]:
     yield Shot("ada", "audit", "/audit/")
     yield Shot("ada", "audit-refused", "/audit/?q=acter:bob")
     yield Shot("ada", "admin", "/admin/")
-    yield Shot("ada", "admin-policies", "/admin/approvals/policy/")
+    for name, address in ADMIN.items():
+        yield Shot("ada", f"admin-{name}", f"/admin/{address}")
     yield Shot("ada", "not-found", "/requests/999/")
 
 

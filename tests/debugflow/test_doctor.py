@@ -35,7 +35,7 @@ from debugflow.embedded.valkey import EmbeddedValkey
 from tests.conftest import Clock, Control
 from tests.debugflow.dead_servers import black_hole, database_at, forget
 from tests.debugflow.workers import worker
-from tests.world import World
+from tests.world import World, publish, stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed")]
 
@@ -175,6 +175,20 @@ def test_what_nobody_owns_may_ask_for_or_decides_about(world: World):
     ]
     Policy.objects.update(enabled=False)
     assert any("No policy governs read-only on orders" in line for line in wrong())
+
+
+def test_a_policy_that_lets_nobody_in_is_told(world: World):
+    publish(world, stage(world, "Anyone", "nobody"))
+    late = administration.change_policy(Policy(name="Late", rank=99), by=world.ada)
+    publish(world, stage(world, "Owners", "owners"), policy=late)
+    found = wrong()
+    assert any("The policy Production: Nobody could fill the stage" in line for line in found)
+    assert any("The policy Late: It never governs a request" in line for line in found)
+
+
+def test_a_policy_that_is_merely_tight_is_not(world: World):
+    publish(world, stage(world, "Owners", "owners"))
+    assert [line for line in wrong() if "The policy" in line] == []
 
 
 def test_access_that_does_not_end(world: World, clock: Clock):

@@ -131,6 +131,8 @@ GET  /admin/r/<content_type_id>/<object_id>/       desk desk desk desk desk desk
 POST /admin/r/<content_type_id>/<object_id>/       desk desk desk desk desk desk 404  404  404
 GET  /admin/approvals/policy/<object_id>/publish/  in   desk desk desk desk desk 403  200  200
 POST /admin/approvals/policy/<object_id>/publish/  in   desk desk desk desk desk 403  200  200
+GET  /admin/approvals/policy/simulate/             in   desk desk desk desk desk 403  200  200
+POST /admin/approvals/policy/simulate/             in   desk desk desk desk desk 403  405  405
 GET  /admin/{set-up}/                              in   desk desk desk desk desk 403  200  200
 POST /admin/{set-up}/                              in   desk desk desk desk desk 403  200  200
 GET  /admin/{set-up}/add/                          in   desk desk desk desk desk 403  200  200

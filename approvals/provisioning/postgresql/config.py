@@ -57,18 +57,27 @@ class ServerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: Host
-    port: Port = 5432
-    database: Name
-    user: Name
-    sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = "verify-full"
-    admin_database: Name = "postgres"
-    quarantine: Name = "dbgf_quarantine"
+    host: Host = Field(description="Name or address of the server, as its certificate has it.")
+    port: Port = Field(default=5432, description="1 to 65535.")
+    database: Name = Field(description="What holders are told to connect to.")
+    user: Name = Field(description="The admin account that debugflow signs in with.")
+    sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = Field(
+        default="verify-full",
+        description="How the server's identity is checked. Production wants verify-full.",
+    )
+    admin_database: Name = Field(
+        default="postgres",
+        description="Where debugflow itself signs in; not where holders do, who could use up its"
+        " connections.",
+    )
+    quarantine: Name = Field(
+        default="dbgf_quarantine",
+        description="The role, without a login, that takes over what holders leave behind.",
+    )
     replicas: tuple[Replica, ...] = Field(
         default=(),
         max_length=16,
-        description='Read replicas that holders can reach, as [{"host": "…", "port": 5432}, …]:'
-        " sessions there are ended too.",
+        description="Read replicas that holders can reach: sessions there are ended too.",
     )
 
     @model_validator(mode="after")
@@ -88,6 +97,13 @@ class LevelRights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: LevelName
-    database: Name | Literal[""] = ""
-    connection_limit: int = Field(default=10, ge=1, le=100)
+    role: LevelName = Field(
+        description="The role, without a login, whose rights a holder gets. It is checked on the"
+        " target when the level is saved."
+    )
+    database: Name | Literal[""] = Field(
+        default="", description="Where its holder is led to. Empty for the target's own."
+    )
+    connection_limit: int = Field(
+        default=10, ge=1, le=100, description="How often a holder may connect at once: 1 to 100."
+    )
