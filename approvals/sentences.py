@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
 from approvals.states import EndReason
-from audit.search import SEARCHED
+from audit.looking import SEARCHED
 
 if TYPE_CHECKING:
     from approvals.models import AccessRequest

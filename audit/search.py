@@ -16,14 +16,13 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 from psycopg.errors import QueryCanceled
 
-from audit import actions, clock
+from audit import clock
 from audit.models import Event, EventQuerySet
 from audit.reading import reader
 
 PAGE: Final = 50
 TEXT_MAX: Final = 500  # characters of a search
 PATIENCE_MS: Final = 3000  # what a search may cost the database that everything else runs on
-SEARCHED: Final = "log.searched"
 HINTS: Final = {
     "actor": "whoever did it, by user name: actor:bob",
     "action": "what was done, whole or its first part: action:grant.ended, action:vote",
@@ -36,8 +35,6 @@ HINTS: Final = {
 }
 _LENGTH: Final = re.compile(r"(\d{1,5})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
-
-actions.declare(SEARCHED)
 
 
 class Unsearchable(ValueError):

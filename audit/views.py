@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET
 
-from audit import clock, log
-from audit.log import Actor, Subject
+from audit import clock, looking
+from audit.looking import sent_from_elsewhere
 from audit.models import Event
 from audit.reading import reader
-from audit.search import HINTS, SEARCHED, Found, Term, TookTooLong, Unsearchable, find, parse
+from audit.search import HINTS, Found, Term, TookTooLong, Unsearchable, find, parse
 from audit.zones import zone_of
 
-LOG = Subject("log", "", "the audit log", "log")
 SHOWN = ("action", "thread", "request_id", "policy_version", "scope_hash")
 # Where somebody sits is not everybody's business.
 SHOWN_TO_AUDITORS = (*SHOWN, "address", "agent")
+SENT = "Another page sent you here. Look at what it wants to search for, then press Search."
 TOO_LONG = "That takes too long to find. Narrow it, by a time (since:7d), a person or a target."
 
 
@@ -51,13 +50,15 @@ class Chip:
 
 
 @never_cache
-@require_safe
+@require_GET
 def search(request: HttpRequest) -> HttpResponse:
-    """Search what the viewer may see. A search is an Event itself; further pages of it are not."""
+    """Search what the viewer may see. A search is an Event itself, so that another site's link
+    fills in the form and no more."""
     text, before = request.GET.get("q", ""), request.GET.get("before", "")
-    terms, found, problem = _found(request, text, before)
-    if not before and not problem:
-        _tell(request, terms)
+    own = not text or not sent_from_elsewhere(request)
+    terms, found, problem = _found(request, text, before) if own else ([], Found((), None), SENT)
+    if own and not problem:
+        looking.tell(request.user, " ".join(map(str, terms)))
     shown = SHOWN_TO_AUDITORS if reader().reads_all(request.user) else SHOWN
     context = {
         "now": clock.now(),
@@ -69,7 +70,7 @@ def search(request: HttpRequest) -> HttpResponse:
         "problem": problem,
         "hints": HINTS.values(),
     }
-    return render(request, "audit/log.html", context, status=422 if problem else 200)
+    return render(request, "audit/log.html", context, status=422 if problem and own else 200)
 
 
 def _found(request: HttpRequest, text: str, before: str) -> tuple[list[Term], Found, str]:
@@ -81,16 +82,6 @@ def _found(request: HttpRequest, text: str, before: str) -> tuple[list[Term], Fo
         return terms, Found((), None), str(error)
     except TookTooLong:
         return terms, Found((), None), TOO_LONG
-
-
-def _tell(request: HttpRequest, terms: Sequence[Term]) -> None:
-    with transaction.atomic():
-        log.record(
-            SEARCHED,
-            actor=Actor.of(request.user),
-            subject=LOG,
-            searched=" ".join(map(str, terms)),
-        )
 
 
 def _chip(terms: Sequence[Term], number: int) -> Chip:

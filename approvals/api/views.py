@@ -29,7 +29,7 @@ from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import AccessLevel, AccessRequest, Grant, Risk, Target
 from approvals.states import GrantState
 from approvals.workflow import Wish
-from audit import clock, log, reading
+from audit import clock, log, looking, reading
 from audit.models import Event
 
 if TYPE_CHECKING:
@@ -255,6 +255,11 @@ class Events(EventListing):
     }
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Event]:
+        if looking.sent_from_elsewhere(self.request):
+            raise NotAllowed("Another site sent this call.")
+        times = ("happened_after", "happened_before")  # which whoever polls moves on
+        terms = [f"{name}:{value}" for name, value in sorted(given.items()) if name not in times]
+        looking.tell(self.person, " ".join(["by the API", *terms]))
         return matching(reading.reader().visible_to(self.person), given, self.columns)
 
 

@@ -20,8 +20,9 @@ from approvals.models import Target
 from audit import context, log, reading
 from audit.clock import now
 from audit.log import Actor, Subject
+from audit.looking import SEARCHED
 from audit.models import Event
-from audit.search import HINTS, PAGE, SEARCHED, TEXT_MAX, Term, Unsearchable, parse
+from audit.search import HINTS, PAGE, TEXT_MAX, Term, Unsearchable, parse
 from tests.pages import signed_in
 from tests.world import World
 
@@ -174,10 +175,10 @@ class TestFinding:
 
     def test_the_queries_are_few_however_much_is_found(self, world: World, auditor: Client):
         counts = []
-        for who in ("alice", "amir"):
+        for who, since in (("alice", "7d"), ("amir", "8d")):
             world.submit(who)
             with CaptureQueriesContext(connection) as seen:
-                page(auditor, "target:orders")
+                page(auditor, f"target:orders since:{since}")
             counts.append(len(seen))
         assert counts[0] == counts[1] <= 20
 
@@ -257,10 +258,45 @@ class TestWhoSeesWhat:
 class TestSearchesAreTold:
     def test_each_once_with_what_was_looked_for(self, world: World, auditor: Client):
         page(auditor, 'actor:bob  "no  invoice"')
-        page(auditor, "actor:bob", before="7")
+        page(auditor, 'actor:bob "no  invoice"', before="7")
         [event] = Event.objects.filter(action=SEARCHED)
         assert (event.actor_name, event.data) == ("tess", {"searched": 'actor:bob "no  invoice"'})
         assert 'tess searched the audit log for actor:bob "no  invoice".' in sentences(auditor)
+
+    def test_whatever_page_is_asked_for_first(self, world: World, auditor: Client):
+        page(auditor, "actor:bob", before="999999999999999999")
+        assert Event.objects.get(action=SEARCHED).data == {"searched": "actor:bob"}
+
+    def test_the_same_again_within_an_hour_is_one_search(
+        self, world: World, auditor: Client, clock
+    ):
+        for hours in (0, 0.5, 0.6):
+            clock.forward(3600 * hours)
+            page(auditor, "actor:bob")
+        assert Event.objects.filter(action=SEARCHED).count() == 2
+
+    def test_over_the_api_too_where_a_poll_is_one(self, world: World, auditor: Client):
+        for since in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
+            told = {"actor": "bob", "happened_after": since}
+            assert auditor.get("/api/v1/events/", told).status_code == 200
+        assert Event.objects.get(action=SEARCHED).data == {"searched": "by the API actor:bob"}
+
+    def test_in_the_admin_too(self, world: World):
+        signed_in(world.ada).get("/admin/audit/event/", {"q": "bob", "p": "0"})
+        assert Event.objects.get(action=SEARCHED).data == {"searched": "in the admin q:bob"}
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Purpose": "x"}],
+    )
+    def test_but_not_what_another_site_has_somebody_look_for(self, world: World, headers):
+        ada = signed_in(world.ada)
+        answer = ada.get("/audit/", {"q": 'actor:carol "salary list"'}, headers=headers)
+        assert "Another page sent you here." in answer.content.decode()
+        assert "salary list" in answer.content.decode()
+        assert ada.get("/api/v1/events/", {"actor": "x"}, headers=headers).status_code == 403
+        assert ada.get("/admin/audit/event/", {"q": "x"}, headers=headers).status_code == 302
+        assert not Event.objects.filter(action=SEARCHED).exists()
 
     def test_those_who_look_at_their_own_do_not_see_that_others_searched(self, world, auditor):
         page(auditor, "actor:alice")
