@@ -62,13 +62,24 @@ REASONS: Final = {
     "wrong_state": "it was too late",
 }
 
+# The embedding, override and isolate controls of Unicode's bidirectional algorithm (UAX #9).
+OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\u2426")
+
 
 def event_sentence(event: Event) -> str:
     """`event` as one sentence with its actor in it; an unknown action is shown by its name."""
     tell = TELLERS.get(event.action)
     who = event.actor_name or "Somebody"
     words = tell(event, event.data) if tell else f"did “{event.action}”"
-    return f"{who} {words}."
+    return unspoofed(f"{who} {words}.")
+
+
+def unspoofed(text: str) -> str:
+    """Other people's text with its direction overrides made visible: they hide what is written.
+
+    The letters of right-to-left scripts need none, and stay as they are.
+    """
+    return text.translate(OVERRIDES)
 
 
 def tell_also(tellers: Mapping[str, Teller]) -> None:
@@ -93,10 +104,15 @@ def saying(words: str) -> Teller:
 
 def _with_note(words: str) -> Teller:
     def tell(event: Event, data: dict[str, Any]) -> str:
-        note = str(data.get("note") or "").rstrip(".")
-        return f"{words}: {note}" if note else words
+        return f"{words}{_in_their_words(data)}"
 
     return tell
+
+
+def _in_their_words(data: dict[str, Any]) -> str:
+    """A note, told apart from the sentence: it may read like one of ours."""
+    note = str(data.get("note") or "").rstrip(".")
+    return f": “{note}”" if note else ""
 
 
 def _stage(words: str) -> Teller:
@@ -118,8 +134,7 @@ def _voted_anew(event: Event, data: dict[str, Any]) -> str:
 def _ending(event: Event, data: dict[str, Any]) -> str:
     reason = str(data.get("reason") or "")
     why = EndReason(reason).label.lower() if reason in EndReason.values else "it is over"
-    note = str(data.get("note") or "").rstrip(".")
-    return f"began to close the access: {why}" + (f". {note}" if note else "")
+    return f"began to close the access, {why}{_in_their_words(data)}"
 
 
 def _ended(event: Event, data: dict[str, Any]) -> str:
@@ -141,9 +156,8 @@ def _opened(event: Event, data: dict[str, Any]) -> str:
 
 def _abandoned(event: Event, data: dict[str, Any]) -> str:
     others = ", ".join(map(str, data.get("others") or [])) or "somebody"
-    note = str(data.get("note") or "").rstrip(".")
     words = f"and {others} abandoned it: unsafe, tried every hour from now on"
-    return f"{words}: {note}" if note else words
+    return f"{words}{_in_their_words(data)}"
 
 
 def _abandon_voided(event: Event, data: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from approvals import access, grants, provisioning
 from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
 from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Target, TokenScope
-from approvals.sentences import event_sentence, headline
+from approvals.sentences import event_sentence, headline, unspoofed
 from approvals.states import (
     ABANDONED,
     ABANDONED_LOOK,
@@ -43,6 +43,7 @@ from audit.zones import zone_of
 register = template.Library()
 register.filter("sentence", event_sentence)
 register.filter("headline", headline)
+register.filter("unspoofed", unspoofed)
 register.filter("lasting", lasting)
 register.filter("apart", apart)
 
@@ -58,8 +59,6 @@ MACHINES: dict[type[models.Model], type[models.TextChoices]] = {
     RequestStage: StageState,
     Grant: GrantState,
 }
-# The embedding, override and isolate controls of Unicode's bidirectional algorithm (UAX #9).
-OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\u2426")
 RISKS = {
     "low": Look("secondary", "gauge"),
     "medium": Look("yellow", "gauge"),
@@ -126,15 +125,6 @@ def scope_words(token: ApiToken) -> str:
         TokenScope(scope).label for scope in TokenScope.values if scope in token.scopes
     )
     return words.capitalize()
-
-
-@register.filter
-def unspoofed(text: str) -> str:
-    """Other people's text with its direction overrides made visible: they hide what is written.
-
-    The letters of right-to-left scripts need none, and stay as they are.
-    """
-    return text.translate(OVERRIDES)
 
 
 @register.simple_tag

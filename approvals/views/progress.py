@@ -14,6 +14,8 @@ from django.db.models.functions import Coalesce
 from approvals.models import AccessRequest, Decision, RequestStage, Vote
 from approvals.states import StageState
 
+ROW_REASON = 200  # characters
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,6 +29,12 @@ class Progress:
     @property
     def number(self) -> int:
         return self.stages.index(self.stage) + 1 if self.stage else len(self.stages)
+
+    @property
+    def told_in_a_row(self) -> bool:
+        """Whether a row can say all of why: then it may be decided there."""
+        reason = self.request.reason
+        return len(reason) <= ROW_REASON and len(reason.splitlines()) <= 1
 
     @property
     def groups(self) -> str:

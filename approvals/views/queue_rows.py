@@ -88,9 +88,9 @@ def survey(person: Person) -> Survey:
 
 
 def urgent(person: Person, count: int) -> list[Progress]:
-    """The first so many of what waits for a person."""
+    """The first so many of what waits for a person, with all that is asked for."""
     first = _mine(person).order_by("due_at", "pk").values_list("pk", flat=True)[:count]
-    return load(list(first))
+    return load(list(first), leaving_out=())
 
 
 def page(person: Person, filters: Filters, surveyed: Survey) -> Rows:
@@ -107,12 +107,13 @@ def page(person: Person, filters: Filters, surveyed: Survey) -> Rows:
     return Rows(load([place.pk for place in shown]), shown[-1] if len(places) > PAGE else None)
 
 
-def load(ids: Sequence[int]) -> list[Progress]:
-    """The rows of these requests, in this order.
+def load(ids: Sequence[int], *, leaving_out: Sequence[str] = UNREAD) -> list[Progress]:
+    """The rows of these requests, in this order, less some columns.
 
     By id: their joins in the search itself made PostgreSQL go through all that is pending.
     """
-    found = with_progress(AccessRequest.objects.with_due().filter(pk__in=ids)).defer(*UNREAD)
+    found = with_progress(AccessRequest.objects.with_due().filter(pk__in=ids))
+    found = found.defer(*leaving_out)
     by_id = {row.request.pk: row for row in progress(found)}
     return [by_id[pk] for pk in ids if pk in by_id]
 

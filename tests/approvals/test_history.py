@@ -11,6 +11,7 @@ from guardian.shortcuts import assign_perm
 from approvals import administration, closing, grants, history, opening
 from approvals.models import Policy, Target
 from approvals.states import GrantState
+from audit import clock as database_clock
 from tests.pages import signed_in, text
 from tests.world import World, save_level
 
@@ -116,3 +117,16 @@ def test_bob_approves_at_home(world):
     assert answer.redirect_chain == [("/", 302)]
     assert "Your vote on alice: read-only on orders counts." in text(answer)
     assert "No one waits for you" in text(answer)
+
+
+def test_home_offers_to_approve_only_what_it_shows_all_of(world):
+    start = database_clock.now() + timedelta(days=20)
+    hidden = "Look at one slow query." + "\u00a0" * 190 + "And then I export the customers."
+    world.submit(reason=hidden, ticket="OPS-7", starts_at=start)
+    world.submit("amir", ticket="OPS-8", starts_at=start)
+    told = text(signed_in(world.bob).get("/"))
+    assert told.count("Approve 1 h") == told.count("Read all of it") == 1
+    assert "may read · OPS-8 · starts" in told
+    queue = text(signed_in(world.bob).get("/queue/"))
+    assert "OPS-7 · starts" in queue
+    assert "OPS-8 · starts" in queue

@@ -75,7 +75,7 @@ def test_sentences_tell_apart_what_happened():
         (
             "grant.revoking",
             {"reason": "revoked", "note": "Over."},
-            "bob began to close the access: revoked. Over.",
+            "bob began to close the access, revoked: “Over”.",
         ),
     ],
 )
