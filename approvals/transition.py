@@ -7,7 +7,9 @@ refuses, the refusal is recorded after the roll-back, in a transaction of its ow
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -97,6 +99,20 @@ def states_label(state: str, machine: type[models.TextChoices]) -> str:
     return str(machine(state).label).lower()
 
 
+_committed: ContextVar[list[int] | None] = ContextVar("committed", default=None)
+
+
+@contextmanager
+def committed() -> Iterator[list[int]]:
+    """What verbs have committed within: the ids they were called with."""
+    ids: list[int] = []
+    token = _committed.set(ids)
+    try:
+        yield ids
+    finally:
+        _committed.reset(token)
+
+
 def _transaction(
     function: Callable[Concatenate[int, P], T], pk: int, *args: P.args, **kwargs: P.kwargs
 ) -> T:
@@ -123,7 +139,10 @@ def verb(
         @functools.wraps(function)
         def run(pk: int, *args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                return _transaction(function, pk, *args, **kwargs)
+                done = _transaction(function, pk, *args, **kwargs)
+                if (ids := _committed.get()) is not None:
+                    ids.append(pk)
+                return done
             except (NotAllowed, WrongState, Invalid) as error:
                 log.record_refusal(
                     refusal,

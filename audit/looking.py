@@ -14,6 +14,7 @@ from audit.models import Event
 
 SEARCHED: Final = "log.searched"
 LOG: Final = Subject("log", "", "the audit log", "log")
+MOST: Final = 600  # characters of a search that are kept; no page takes more
 # A program that asks the same every minute, and somebody who pages on, search once.
 AGAIN: Final = timedelta(hours=1)
 
@@ -22,6 +23,7 @@ actions.declare(SEARCHED)
 
 def tell(person: Any, searched: str) -> None:
     """Write down that they looked for this, unless they did within the last hour."""
+    searched = searched.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MOST]
     with transaction.atomic():
         theirs = Event.objects.filter(action=SEARCHED, actor_id=str(person.pk))
         lately = theirs.filter(at__gt=clock.now() - AGAIN, data__searched=searched)

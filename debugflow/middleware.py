@@ -61,7 +61,7 @@ class RequestContextMiddleware:
     def _bound(self, request: HttpRequest) -> Iterator[context.Origin]:
         with (
             context.bind(
-                request_id=request_id(request.META.get("HTTP_X_REQUEST_ID", "")),
+                request_id=request_id(request, self.proxies),
                 address=client_address(request, self.proxies),
                 agent=printable(request.META.get("HTTP_USER_AGENT", "")),
             ) as origin,
@@ -70,9 +70,15 @@ class RequestContextMiddleware:
             yield origin
 
 
-def request_id(given: str) -> str:
-    """The incoming id if it is a plain word of 8 to 64 characters, else a new one."""
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def request_id(request: HttpRequest, proxies: list[Network]) -> str:
+    """A trusted proxy's id if it is a plain word of 8 to 64 characters, else a new one.
+
+    Events that share an id are read as done at once: nobody else may choose it.
+    """
+    given = request.META.get("HTTP_X_REQUEST_ID", "")
+    peer = _address(request.META.get("REMOTE_ADDR", ""))
+    trusted = peer is not None and any(peer in network for network in proxies)
+    return given if trusted and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def printable(agent: str) -> str:

@@ -27,6 +27,10 @@ def _no_time_zone(event: Event, data: dict[str, Any]) -> str:
     return f"tried to change the time zone of {event.subject_label} and was refused: {reason}"
 
 
+def _renamed(event: Event, data: dict[str, Any]) -> str:
+    return f"gave {data.get('before') or 'an account'} the name {event.subject_label}"
+
+
 tell_also(
     {
         "account.signed_in": saying("signed in"),
@@ -37,6 +41,7 @@ tell_also(
         "account.password_changed": saying("changed their password"),
         "account.time_zone_changed": _time_zone,
         "time_zone.refused": _no_time_zone,
+        "account.renamed": _renamed,
         "account.password_reset": naming("set a new password for"),
         "account.created": naming("added the account"),
         "account.changed": naming("changed the account"),

@@ -127,7 +127,8 @@ class EventAdmin(RecordAdmin):
         if request.GET and looking.sent_from_elsewhere(request):
             return redirect(request.path)
         terms = [f"{name}:{value}" for name, value in sorted(request.GET.items()) if name != "p"]
-        looking.tell(request.user, " ".join(["in the admin", *terms]))
+        if request.method == "GET":
+            looking.tell(request.user, " ".join(["in the admin", *terms]))
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="Data")

@@ -14,6 +14,7 @@ from django.http import Http404, HttpResponseBase, JsonResponse, UnreadablePostE
 from rest_framework.exceptions import APIException, ValidationError
 
 from approvals.errors import DebugflowError, Invalid, WrongState
+from approvals.models import ApiToken, TokenScope
 
 CONTENT_TYPE: Final = "application/problem+json"
 Problem = dict[str, Any]
@@ -28,7 +29,7 @@ def problem(error: Exception, context: Mapping[str, Any]) -> HttpResponseBase | 
     if described is None:
         return None
     current = getattr(context.get("view"), "current", None)
-    if isinstance(error, WrongState) and current is not None:
+    if isinstance(error, WrongState) and current is not None and _may_read(context.get("request")):
         described["current"] = current(error)
     response = JsonResponse(described, status=described["status"], content_type=CONTENT_TYPE)
     if (wait := getattr(error, "wait", None)) is not None:
@@ -36,6 +37,12 @@ def problem(error: Exception, context: Mapping[str, Any]) -> HttpResponseBase | 
     if (challenge := getattr(error, "auth_header", None)) is not None:
         response["WWW-Authenticate"] = challenge
     return response
+
+
+def _may_read(request: Any) -> bool:
+    """Whether how things stand may be told: a token that reads nothing learns nothing of it."""
+    token = getattr(request, "auth", None)
+    return not isinstance(token, ApiToken) or TokenScope.READ in token.scopes
 
 
 def describe(error: DebugflowError) -> Problem:

@@ -20,6 +20,7 @@ from rest_framework.views import APIView
 
 from approvals import answers
 from approvals.models import Answer
+from approvals.transition import committed
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -40,7 +41,8 @@ def key_of(request: Request) -> str | None:
 def once(view: APIView, request: Request, carry_out: Callable[[], Response]) -> HttpResponseBase:
     """Carry it out, or answer as the first time. Raises Invalid, WrongState over the key.
 
-    Refusals are answers too. What failed otherwise is not kept, so that it can be tried again.
+    Refusals are answers too. What failed otherwise, before anything was committed, is not kept, so
+    that it can be tried again. What failed afterwards stays claimed: it must not be done twice.
     """
     key = key_of(request)
     if key is None:
@@ -48,15 +50,17 @@ def once(view: APIView, request: Request, carry_out: Callable[[], Response]) -> 
     claimed = answers.claim(key, by=cast("Person", request.user), fingerprint=_fingerprint(request))
     if isinstance(claimed, Answer):
         return _replayed(claimed)
-    try:
-        response = _answer(view, carry_out)
-    except Exception:
-        answers.free(claimed)
-        raise
-    if response.status_code < 500:
-        _keep(claimed, response)
-    else:
-        answers.free(claimed)
+    with committed() as done:
+        try:
+            response = _answer(view, carry_out)
+            if response.status_code < 500:
+                _keep(claimed, response)
+            elif not done:
+                answers.free(claimed)
+        except Exception:
+            if not done:
+                answers.free(claimed)
+            raise
     return response
 
 

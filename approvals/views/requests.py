@@ -17,6 +17,8 @@ from approvals.views import queue, queue_filters
 from approvals.views.shown import found, shown
 from approvals.views.viewer import viewer
 
+DAMAGED = "damaged"  # the code of what no verb was asked, and so none has told
+
 
 @never_cache
 @require_safe
@@ -40,7 +42,9 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
     asked = found(request, pk)
     form = VoteForm(request.POST)
     if not form.is_valid():
-        raise Invalid("This form is damaged. Open the request again and decide there.")
+        raise Invalid(
+            "This form is damaged. Open the request again and decide there.", code=DAMAGED
+        )
     values = {key: form.cleaned_data[key] for key in ("decision", "scope_hash", "comment")}
     replaces = form.cleaned_data["replaces"] or 0
     try:
@@ -73,7 +77,7 @@ def comment(request: HttpRequest, pk: int) -> HttpResponse:
     asked = found(request, pk)
     form = CommentForm(request.POST)
     if not form.is_valid():
-        raise Invalid("This form is damaged. Open the request again and write there.")
+        raise Invalid("This form is damaged. Open the request again and write there.", code=DAMAGED)
     text, after = form.cleaned_data["comment"], form.cleaned_data["after"] or 0
     try:
         said = discussion.comment(asked.pk, by=viewer(request), text=text, after=after)

@@ -64,6 +64,7 @@ POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 declare(
     "account.password_reset",
+    "account.renamed",
     "account.created",
     "account.changed",
     "group.created",
@@ -94,6 +95,13 @@ class UserAdmin(Admin):
     list_display = ["username", "email", "first_name", "last_name", "is_active", "is_staff"]
     list_filter = ["is_active", "is_staff", "is_superuser", "groups"]
     fieldsets = [*(DjangoUserAdmin.fieldsets or ()), ("Reading", {"fields": ["time_zone"]})]
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if change and "username" in form.changed_data:
+            changing.tell(
+                "account.renamed", obj, by=_actor(request), before=form.initial["username"]
+            )
 
     def log_addition(self, request: HttpRequest, obj: User, message: Any) -> Any:
         _tell("account.created", request, obj)
@@ -128,7 +136,10 @@ class UserAdmin(Admin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        return fields if _is_superuser(request) else [*fields, *POWERS]
+        if _is_superuser(request):
+            return fields
+        # The log names people by what they were called then: a new name is a new person to it.
+        return [*fields, *POWERS, *(["username"] if obj else [])]
 
 
 def _is_service(pk: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 
@@ -48,7 +48,7 @@ def _unknown(name: str) -> str:
     return "There is no such time zone. Write a region and a city, such as Europe/Berlin."
 
 
-def tell(action: str, user: User, *, by: User | Actor) -> None:
+def tell(action: str, user: User, *, by: User | Actor, **more: Any) -> None:
     """An Event about an account, with what it may do since. In the transaction of the change."""
     log.record(
         action,
@@ -58,4 +58,5 @@ def tell(action: str, user: User, *, by: User | Actor) -> None:
         staff=user.is_staff,
         superuser=user.is_superuser,
         groups=sorted(user.groups.values_list("name", flat=True)),
+        **more,
     )

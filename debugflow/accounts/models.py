@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.db import models
+
+# What the audit log calls the system, and those that nobody knows.
+RESERVED: Final = frozenset({"debugflow", "system", "anonymous", "somebody"})
 
 
 class User(AbstractUser):
@@ -13,6 +19,12 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.get_username()
+
+    def clean(self) -> None:
+        super().clean()
+        if self.username.casefold() in RESERVED:
+            told = "The audit log means somebody else by this name. Choose another."
+            raise ValidationError({"username": told})
 
 
 class SignInLimit(models.Model):

@@ -46,16 +46,23 @@ def proxies(settings):
     return settings
 
 
-def test_a_plain_incoming_id_is_kept_and_returned():
-    response = asked(HTTP_X_REQUEST_ID="edge-1234.5_6")
+def test_a_trusted_proxys_plain_id_is_kept_and_returned():
+    response = asked(HTTP_X_REQUEST_ID="edge-1234.5_6", REMOTE_ADDR="10.0.0.1")
     assert response["X-Request-ID"] == response.origin.request_id == "edge-1234.5_6"
+
+
+def test_nobody_but_a_trusted_proxy_chooses_the_id():
+    """Whoever takes another's would have Events read as done at once with theirs."""
+    for peer in ("192.0.2.7", "", "nonsense"):
+        response = asked(HTTP_X_REQUEST_ID="edge-1234.5_6", REMOTE_ADDR=peer)
+        assert NEW.fullmatch(response["X-Request-ID"])
 
 
 @pytest.mark.parametrize(
     "given", ["", "short", "a" * 65, "with space", "line-break\n", "<script>", "ümläutig"]
 )
 def test_any_other_incoming_id_is_replaced(given):
-    response = asked(HTTP_X_REQUEST_ID=given)
+    response = asked(HTTP_X_REQUEST_ID=given, REMOTE_ADDR="10.0.0.1")
     assert NEW.fullmatch(response["X-Request-ID"])
     assert response.origin.request_id == response["X-Request-ID"]
 
@@ -76,7 +83,8 @@ def test_events_and_log_lines_share_the_origin_and_it_ends_with_the_request():
 def test_an_asynchronous_page_has_its_origin_too():
     async def two_at_once() -> list[Page]:
         middleware: Any = RequestContextMiddleware(awaited_page)
-        requests = [RequestFactory().get("/", HTTP_X_REQUEST_ID=f"request-{n}") for n in (1, 2)]
+        proxied = RequestFactory(REMOTE_ADDR="10.0.0.1")
+        requests = [proxied.get("/", HTTP_X_REQUEST_ID=f"request-{n}") for n in (1, 2)]
         return list(await asyncio.gather(*[middleware(request) for request in requests]))
 
     one, two = asyncio.run(two_at_once())

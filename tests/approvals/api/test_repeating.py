@@ -10,6 +10,7 @@ from django.db import OperationalError
 
 from approvals import answers, workflow
 from approvals.api import repeating
+from approvals.api import serializers as out
 from approvals.models import AccessRequest, Answer, Vote
 from approvals.sweeper import Sweeper
 from audit.models import Event
@@ -180,3 +181,23 @@ def test_many_at_once_are_carried_out_once(world: World):
 def test_a_sweeper_forgets_old_answers():
     works = [chore._work for chore in Sweeper(interval=1)._chores]
     assert answers.forget_old in works
+
+
+def test_what_failed_after_it_was_committed_is_not_done_again(
+    world: World, as_: As, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """Printing the answer fails, once; the comment stands."""
+    request, alice = world.submit(), as_("alice")
+    alice.client.raise_request_exception = False
+
+    def broken(*_: object) -> None:
+        monkeypatch.undo()
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(out.CommentOut, "get_author", broken)
+    path = f"requests/{request.pk}/comments/"
+    assert alice.post(path, {"comment": "Once."}, **KEY).status_code == 500
+    refused(alice.post(path, {"comment": "Once."}, **KEY), 409, "key_in_progress")
+    clock.forward(answers.MAKING_MOST.total_seconds())
+    refused(alice.post(path, {"comment": "Once."}, **KEY), 409, "key_lost")
+    assert Event.objects.filter(action="comment.added").count() == 1

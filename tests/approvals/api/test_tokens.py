@@ -98,11 +98,11 @@ def test_a_token_reads_and_asks_as_its_account_without_cookie_or_csrf(world: Wor
 
 
 def test_each_change_is_told_together_with_the_token_that_called_for_it(world: World):
-    answer = program(world).post("requests/", asked(world), **{"X-Request-ID": "nightly-1234"})
+    answer = program(world).post("requests/", asked(world))
     assert answer.status_code == 201
     used = Event.objects.get(action="token.used")
     asking = Event.objects.get(action="accessrequest.submitted")
-    assert used.request_id == asking.request_id == "nightly-1234"
+    assert used.request_id == asking.request_id == answer["X-Request-ID"]
     assert (used.data["method"], used.data["path"]) == ("POST", "/api/v1/requests/")
     assert used.subject_label == "personal token nightly of alice"
 
@@ -425,3 +425,12 @@ def test_a_token_in_the_address_is_refused(world: World, caplog: pytest.LogCaptu
         answer = anonymous().get(f"/api/v1/requests/?access_token={clear}")
     refused(answer, 403, "not_authenticated")
     assert clear not in answer.content.decode()
+
+
+def test_a_conflict_tells_nothing_to_a_token_that_reads_nothing(world: World):
+    request = world.submit()
+    told = {"decision": "approve", "scope_hash": "0" * 64}
+    for scopes, shown in ((("vote",), False), (("vote", "read"), True)):
+        answer = program(world, "bob", *scopes).post(f"requests/{request.pk}/vote/", told)
+        assert answer.status_code == 409
+        assert ("current" in answer.json()) == shown
