@@ -17,9 +17,9 @@ up: $(STAMP)
 	$(RUN) manage.py up
 
 test: $(STAMP)
-	$(RUN) -m pytest --ignore=tests/browser $(PYTEST_FLAGS)
+	$(RUN) -m pytest $(PYTEST_FLAGS)
 
-# Apart from the others, in one process: they share an installation and a browser.
+# In one process: they share an installation.
 browser-test: $(STAMP)
 	$(RUN) -m pytest -n 0 tests/browser $(PYTEST_FLAGS)
 
@@ -56,7 +56,7 @@ $(STAMP):
 	  || echo "uv is not to be had; pip does the same, slower"
 	@echo "Installing requirements-dev.lock"
 	@if .venv/bin/python -m uv --version >/dev/null 2>&1; then \
-	  .venv/bin/python -m uv pip install --quiet --python .venv/bin/python \
+	  .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --compile-bytecode \
 	    --require-hashes -r requirements-dev.lock; \
 	else \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check \

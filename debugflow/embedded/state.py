@@ -224,13 +224,13 @@ def write_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory for servers that are thrown away, below the state directory.
+def scratch(within: Path | None = None) -> Iterator[Path]:
+    """A directory for servers that are thrown away, below `within` or the state directory.
 
     Not one of pytest's or of tempfile's: as root those shut out the server's system user.
     What a killed process left is removed by the next one.
     """
-    parent = make_directory(state_dir() / "scratch")
+    parent = make_directory((within or state_dir()) / "scratch")
     with (parent / "lock").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)  # between mkdtemp and its lock nobody may sweep
         _sweep(parent)

@@ -57,14 +57,16 @@ def main(folder: Path) -> int:
         sys.stderr.write(f"{why}\n")
         return 1
     folder.mkdir(parents=True, exist_ok=True)
-    with scratch() as directory, chromium.started() as browser:
+    with scratch() as directory:
         site = Installation(directory, port=0, out=sys.stderr)
         try:
             site.start()
-            shots = list(_shots(*_story(browser, site.url)))
+            with chromium.started() as browser:
+                shots = list(_shots(*_story(browser, site.url)))
             for theme in get_args(Theme):
                 for width in WIDTHS:
-                    _take(browser, site.url, shots, folder, width, theme)
+                    with chromium.started() as browser:
+                        _take(browser, site.url, shots, folder, width, theme)
         finally:
             site.stop()
     sys.stdout.write(f"{len(list(folder.glob('*.png')))} pictures are in {folder}/\n")
@@ -86,8 +88,6 @@ def _story(browser: Browser, url: str) -> tuple[str, str]:
     bob.page.wait_for_load_state()
     alice.page.goto(opened)
     alice.page.get_by_role("link", name="Connect").wait_for()
-    for person in (alice, bob, carol):
-        person.page.context.close()
     return waiting, opened
 
 
@@ -134,8 +134,6 @@ def _take(
         page.goto(shot.address)
         name = f"{shot.who}-{shot.name}-{width}-{theme}.png"
         page.screenshot(path=folder / name, full_page=True)
-    for person in people.values():
-        person.page.context.close()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,15 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.callers import Callers
 from tests.browser.conftest import People
 from tests.browser.people import WIDTHS
-from tests.browser.test_story import ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.usefixtures("nothing_asked"),
+]
 
 
 def open_queue(people: People, name: str) -> Page:
@@ -23,27 +27,33 @@ def open_queue(people: People, name: str) -> Page:
     return page
 
 
-def decided(person: Page, address: str, words: str) -> None:
-    person.goto(address)
-    expect(person.locator("#live")).to_contain_text(words)
+def ask(callers: Callers, **reasons: str) -> list[tuple[str, str]]:
+    """Each asks for read-only: their names, and the addresses of their requests."""
+    asked = {name: callers[name].ask(reason)["id"] for name, reason in reasons.items()}
+    return [(name, f"/requests/{request}/") for name, request in asked.items()]
 
 
-def test_two_are_approved_without_touching_the_mouse(people: People):
-    alice, amir = people("alice").page, people("amir").page
-    addresses = [ask(alice, "Orders hang."), ask(amir, "Payments hang.")]
+def decided(people: People, asked: list[tuple[str, str]], words: str, *, why: str = "") -> None:
+    for name, address in asked:
+        page = people(name).page
+        page.goto(address)
+        expect(page.locator("#live")).to_contain_text(words)
+        expect(page.locator("#timeline")).to_contain_text(why)
+
+
+def test_two_are_approved_without_touching_the_mouse(people: People, callers: Callers):
+    asked = ask(callers, alice="Orders hang.", amir="Payments hang.")
     for name in ("bob", "carol"):
         page = open_queue(people, name)
-        for _ in addresses:
+        for _ in asked:
             page.keyboard.press("a")
             expect(page.locator("#messages")).to_contain_text("counts")
         expect(page.locator("main")).to_contain_text("No one waits for you")
-    decided(alice, addresses[0], "Approved")
-    decided(amir, addresses[1], "Approved")
+    decided(people, asked, "Approved")
 
 
-def test_several_are_denied_together_with_one_comment(people: People):
-    alice, amir = people("alice").page, people("amir").page
-    addresses = [ask(alice, "Just looking."), ask(amir, "Curious.")]
+def test_several_are_denied_together_with_one_comment(people: People, callers: Callers):
+    asked = ask(callers, alice="Just looking.", amir="Curious.")
     dan = open_queue(people, "dan")
     for key in ("x", "j", "x"):
         dan.keyboard.press(key)
@@ -57,14 +67,13 @@ def test_several_are_denied_together_with_one_comment(people: People):
     expect(dan.locator("#results-title")).to_contain_text("2 denied")
     dan.reload()
     expect(dan.locator("main")).to_contain_text("No one waits for you")
-    for person, address in zip((alice, amir), addresses, strict=True):
-        decided(person, address, "Denied")
-        expect(person.locator("#timeline")).to_contain_text("Ask with a reason, please.")
+    decided(people, asked, "Denied", why="Ask with a reason, please.")
 
 
-def test_keys_are_letters_while_one_types_and_are_listed_by_a_question_mark(people: People):
-    alice = people("alice").page
-    address = ask(alice, "Orders hang again.")
+def test_keys_are_letters_while_one_types_and_are_listed_by_a_question_mark(
+    people: People, callers: Callers
+):
+    asked = ask(callers, alice="Orders hang again.")
     bob = open_queue(people, "bob")
     bob.keyboard.press("d")
     bob.keyboard.type("a jar, a quay: ?")
@@ -73,20 +82,14 @@ def test_keys_are_letters_while_one_types_and_are_listed_by_a_question_mark(peop
     bob.keyboard.press("?")
     expect(bob.locator("#keys")).to_be_visible()
     bob.keyboard.press("Escape")
-    decided(alice, address, "Pending")
-    alice.get_by_text("Cancel this request…").click()
-    alice.get_by_role("button", name="Yes, cancel it").click()
+    decided(people, asked, "Pending")
 
 
-def test_on_a_phone_it_is_one_column(people: People):
-    alice = people("alice").page
-    address = ask(alice, "Orders hang on the phone.")
+def test_on_a_phone_it_is_one_column(people: People, callers: Callers):
+    ask(callers, alice="Orders hang on the phone.")
     bob = people("bob", width=WIDTHS["phone"])
     bob.page.goto("/queue/")
     assert not bob.overflows()
     bob.page.get_by_role("link", name=re.compile("alice: read-only")).click()
     expect(bob.page.get_by_role("button", name=re.compile("^Approve 1 h"))).to_be_visible()
     assert not bob.overflows()
-    alice.goto(address)
-    alice.get_by_text("Cancel this request…").click()
-    alice.get_by_role("button", name="Yes, cancel it").click()

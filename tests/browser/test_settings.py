@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 
 from debugflow.embedded.installation import Installation
 from tests.browser.conftest import People
+from tests.browser.eyes import problems
 from tests.browser.people import Person
-from tests.browser.test_pages import violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -53,7 +53,7 @@ def test_a_token_is_made_by_keyboard_shown_once_and_revoked(
     page.get_by_label("What it is for").fill("nightly report")
     page.keyboard.press("Enter")
     clear = page.locator("#token").inner_text()
-    assert violations(alice) == []
+    assert problems(alice) == []
     address = f"{installation.url}/api/v1/tokens/this/"
     headers = {"Authorization": f"Bearer {clear}"}
     assert httpx.get(address, headers=headers, trust_env=False).status_code == 200
@@ -64,7 +64,7 @@ def test_a_token_is_made_by_keyboard_shown_once_and_revoked(
     page.goto("/settings/")
     expect(page.locator("b", has_text="nightly report")).to_have_count(1)
     page.get_by_text("Revoke…").first.click()
-    assert violations(alice) == []
+    assert problems(alice) == []
     page.get_by_role("button", name="Yes, revoke this token").first.click()
     expect(page.locator("#messages")).to_contain_text("does not work any more")
     assert httpx.get(address, headers=headers, trust_env=False).status_code == 401

@@ -147,6 +147,15 @@ ELSEWHERE = (
     "//testserver\\@evil.example.com/",
     "https://[::1]@evil.example.com",
 )
+NONE_OF_OURS = (
+    "//evil.example.com",
+    "//evil.example.com/admin",
+    "///evil.example.com/%2e%2e",
+    "/%5cevil.example.com",
+    "/admin//evil.example.com",
+    "/admin/approvals//evil.example.com",
+    "/%0d%0aLocation:%20https://evil.example.com",
+)
 TAKES_NEXT = ("/sign-in/", "/sign-out/", "/admin/login/", "/admin/logout/", "/password/")
 
 
@@ -184,22 +193,12 @@ class TestRedirects:
         assert not leads_elsewhere(answer)
 
     @pytest.mark.parametrize("who", ["nobody", "ada"])
-    @pytest.mark.parametrize(
-        "address",
-        [
-            "//evil.example.com",
-            "//evil.example.com/admin",
-            "///evil.example.com/%2e%2e",
-            "/%5cevil.example.com",
-            "/admin//evil.example.com",
-            "/admin/approvals//evil.example.com",
-            "/%0d%0aLocation:%20https://evil.example.com",
-        ],
-    )
-    def test_nor_does_an_address_that_is_none_of_ours(self, place: Place, who: str, address: str):
-        client = signed_in(place, who)
-        answer = client.generic("GET", "/", PATH_INFO=address.replace("%5c", "\\"))
-        assert not leads_elsewhere(answer)
+    def test_nor_does_an_address_that_is_none_of_ours(self, place: Place, who: str):
+        client, led = signed_in(place, who), []
+        for address in NONE_OF_OURS:
+            answer = client.generic("GET", "/", PATH_INFO=address.replace("%5c", "\\"))
+            led += [address] * leads_elsewhere(answer)
+        assert led == []
 
     def test_a_host_that_is_not_ours_is_refused(self, world: World):
         answer = Client().get("/grants/", headers={"Host": "evil.example.com"})

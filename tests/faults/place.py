@@ -22,8 +22,9 @@ from guardian.shortcuts import assign_perm
 from approvals import administration
 from approvals.models import AccessLevel, Grant, Target
 from approvals.states import GrantState
-from debugflow.embedded.production import READ_ONLY, Production
+from debugflow.embedded.production import ADMIN, READ_ONLY, Production
 from tests.conftest import UNSAFE_BUT_FAST, Control
+from tests.passwords import hash_lightly
 from tests.world import World, build, publish, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,9 @@ def production_in(directory: Path) -> Iterator[Production]:
     """The production server, and in it a second database where holders may come to own things."""
     settings = {**UNSAFE_BUT_FAST, "max_prepared_transactions": "10", "max_connections": "300"}
     with Production(directory, settings=settings) as running:
+        target = running.server
+        passwords = {ADMIN: admin_password(running), target.superuser: target.superuser_password}
+        hash_lightly(target.url(), passwords)
         with running.superuser("postgres") as server:
             server.execute(f"CREATE DATABASE {OTHER_DATABASE} TEMPLATE template0")
             server.execute(f"REVOKE ALL ON DATABASE {OTHER_DATABASE} FROM PUBLIC")
@@ -143,6 +147,10 @@ def production_in(directory: Path) -> Iterator[Production]:
             with running.superuser(database) as server:
                 server.execute("GRANT CREATE ON SCHEMA public TO dbgf_quarantine")
         yield running
+
+
+def admin_password(production: Production) -> str:
+    return unquote(urlsplit(production.admin_url).password or "")
 
 
 def make_place(control: Control, production: Production, **target: Any) -> Place:
@@ -157,7 +165,7 @@ def make_place(control: Control, production: Production, **target: Any) -> Place
             **target,
         ),
         by=world.ada,
-        clear_secrets={"password": unquote(urlsplit(production.admin_url).password or "")},
+        clear_secrets={"password": admin_password(production)},
     )
     level = AccessLevel(
         target=saved,

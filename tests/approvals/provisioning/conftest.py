@@ -26,6 +26,7 @@ from psycopg import sql
 from approvals.provisioning.base import Account, OpenOrder
 from approvals.provisioning.postgresql import PostgreSQL
 from debugflow.embedded.postgres import EmbeddedPostgres
+from tests.passwords import hash_lightly
 
 from .debian import DebianPostgres, missing
 
@@ -213,7 +214,9 @@ def prepared(server: EmbeddedPostgres, major: int) -> Target:
     target = Target(server, major)
     target.tell("CREATE DATABASE orders", "CREATE DATABASE billing", database="postgres")
     prepared = target.prepare_sql(databases=["billing"])
-    target.tell(prepared, f"ALTER ROLE {ADMIN} PASSWORD '{ADMIN_PASSWORD}'")
+    target.tell(prepared)
+    passwords = {ADMIN: ADMIN_PASSWORD, server.superuser: server.superuser_password}
+    hash_lightly(server.url(), passwords)
     target.tell(*TABLES, "GRANT USAGE, CREATE ON SCHEMA work TO dbgf_quarantine")
     if major < 16:  # no seats can be reserved there
         target.tell(*(f"ALTER DATABASE {name} CONNECTION LIMIT {n}" for name, n in LIMITS.items()))

@@ -112,8 +112,8 @@ def test_an_attempt_without_time_for_all_keeps_what_it_did_and_says_what_is_left
     work: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clean, "BATCHES_UNTIL", clean.CLEAN_DEADLINE - 0.4)
-    account = made(work, "SELECT count(lo_create(0)) FROM generate_series(1, 10000)")
-    left, attempts = 10000, 0
+    account = made(work, "SELECT count(lo_create(0)) FROM generate_series(1, 20000)")
+    left, attempts = 20_000, 0
     while isinstance(outcome := attempt(work, account), ProvisionError):
         attempts += 1
         assert outcome.code == "clean_unfinished"
