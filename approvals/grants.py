@@ -248,15 +248,15 @@ def may_revoke(grant: Grant, person: Person) -> Refusal | None:
 
 def may_try_again(grant: Grant, person: Person, now: datetime) -> Refusal | None:
     """Its holder, whoever may revoke it, and administrators of targets."""
+    if grant.state != GrantState.REVOKING:
+        label = shown_state(grant, now)
+        return Refusal("wrong_state", f"This access is {label}; there is nothing to try again.")
     holds = person.pk == grant.beneficiary_id
     if not (holds or _takes_away(grant, person) or abandoning.looks_after(grant, person)):
         return Refusal(
             "not_yours",
             "Its holder, those who may revoke it and administrators of targets can try again.",
         )
-    if grant.state != GrantState.REVOKING:
-        label = shown_state(grant, now)
-        return Refusal("wrong_state", f"This access is {label}; there is nothing to try again.")
     if grant.lease_until is not None and grant.lease_until > now:
         return Refusal("wrong_state", "It is being tried at this very moment.")
     return None

@@ -7,11 +7,7 @@ AttributeError, and Celery takes only errors of the connection for a reason to c
 
 from __future__ import annotations
 
-from typing import Final
-
-from kombu.transport import TRANSPORT_ALIASES, redis
-
-SCHEMES: Final = ("redis", "rediss")
+from kombu.transport import redis
 
 
 class Channel(redis.Channel):
@@ -42,8 +38,3 @@ class Channel(redis.Channel):
 
 class Transport(redis.Transport):
     Channel = Channel
-
-
-def take_over() -> None:
-    """Let every URL of Redis mean this transport. To be called before the first connection."""
-    TRANSPORT_ALIASES.update(dict.fromkeys(SCHEMES, f"{__name__}:{Transport.__name__}"))

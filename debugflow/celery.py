@@ -6,13 +6,14 @@ import os
 
 from celery import Celery, signals
 from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import TRANSPORT_ALIASES
 
-from debugflow import broker
 from debugflow.sweeping import SweeperStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "debugflow.settings")
 
-broker.take_over()
+# By name, so that it is loaded with the first connection and whoever makes none needs no Redis.
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "debugflow.broker:Transport"))
 app = Celery("debugflow")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

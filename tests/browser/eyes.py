@@ -34,6 +34,9 @@ def _seen(person: Person) -> Iterator[str]:
     for width, theme, options in LOOKS:
         person.page.set_viewport_size({"width": WIDTHS[width], "height": HEIGHT})
         person.page.emulate_media(color_scheme=theme)
+        if "/admin/" in person.page.url:
+            person.page.reload()  # its look is chosen when it is loaded
+            person.page.evaluate(AXE_SCRIPT)
         person.page.locator(THEMED[theme]).wait_for(state="attached")
         if person.overflows():
             yield f"{width}: wider than the window"

@@ -3,12 +3,15 @@
     python -m tests.browser.screenshots [FOLDER]
 
 Starts an installation of its own, has the cast ask and decide, and writes for each page
-PERSON-PAGE-WIDTH-THEME.png.
+PERSON-PAGE-WIDTH-THEME.png. The pictures of README and docs are a few of these:
+
+    python -m tests.browser.screenshots screenshots --docs
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +21,23 @@ from typing import get_args
 from playwright.sync_api import Browser, Page
 
 from debugflow.embedded.installation import Installation
-from debugflow.embedded.state import scratch
+from debugflow.embedded.state import CHECKOUT, scratch
 from tests.browser import chromium
 from tests.browser.people import WIDTHS, Person, Theme, sign_in
 
 FOLDER = Path("screenshots")
+DOCS = CHECKOUT / "docs" / "pictures"
+PICTURES = {
+    "amir-ask-level-desk-light": "ask",
+    "bob-queue-desk-light": "queue",
+    "bob-home-phone-dark": "home-phone",
+    "alice-grant-desk-light": "access",
+    "ada-audit-desk-light": "audit",
+    "ada-admin-policy-desk-light": "policy",
+    "ada-admin-simulate-desk-light": "simulate",
+    "alice-settings-desk-light": "settings",
+}
+"""What the docs show, by the name that they give it."""
 ADMIN = {
     "people": "accounts/user/",
     "person": "accounts/user/1/change/",
@@ -52,6 +67,16 @@ class Shot:
     address: str
 
 
+@dataclass(frozen=True)
+class Story:
+    """The addresses of a request that waits, one whose access is open, that access, and a form."""
+
+    waiting: str
+    opened: str
+    grant: str
+    form: str
+
+
 def main(folder: Path) -> int:
     if why := chromium.missing():
         sys.stderr.write(f"{why}\n")
@@ -62,7 +87,7 @@ def main(folder: Path) -> int:
         try:
             site.start()
             with chromium.started() as browser:
-                shots = list(_shots(*_story(browser, site.url)))
+                shots = list(_shots(_story(browser, site.url)))
             for theme in get_args(Theme):
                 for width in WIDTHS:
                     with chromium.started() as browser:
@@ -73,8 +98,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _story(browser: Browser, url: str) -> tuple[str, str]:
-    """A request that waits and one that is open, each with its address."""
+def _story(browser: Browser, url: str) -> Story:
     alice, bob, carol = (sign_in(browser, url, name) for name in ("alice", "bob", "carol"))
     opened = _ask(alice.page, "read-only", "Orders hang since 10:40; locks on payments?")
     for person in (bob, carol):
@@ -87,8 +111,20 @@ def _story(browser: Browser, url: str) -> tuple[str, str]:
     bob.page.get_by_role("button", name="Say it").click()
     bob.page.wait_for_load_state()
     alice.page.goto(opened)
-    alice.page.get_by_role("link", name="Connect").wait_for()
-    return waiting, opened
+    connect = alice.page.get_by_role("link", name="Connect")
+    connect.wait_for()
+    alice.page.goto("/settings/")
+    alice.page.get_by_label("What it is for").fill("nightly report")
+    alice.page.keyboard.press("Enter")
+    alice.page.locator("#token").wait_for()
+    alice.page.goto(opened)
+    connect.click()
+    alice.page.wait_for_url("**/grants/*/")
+    grant = alice.page.url
+    alice.page.goto("/ask/")
+    alice.page.get_by_role("link", name=re.compile("Ask for")).first.click()
+    alice.page.wait_for_url("**/ask/*/")
+    return Story(waiting, opened, grant, alice.page.url)
 
 
 def _ask(page: Page, level: str, reason: str) -> str:
@@ -101,15 +137,17 @@ def _ask(page: Page, level: str, reason: str) -> str:
     return page.url
 
 
-def _shots(waiting: str, opened: str) -> Iterator[Shot]:
+def _shots(story: Story) -> Iterator[Shot]:
     yield Shot("alice", "home", "/")
     yield Shot("alice", "ask", "/ask/")
-    yield Shot("alice", "request", opened)
+    yield Shot("alice", "request", story.opened)
+    yield Shot("alice", "grant", story.grant)
+    yield Shot("amir", "ask-level", story.form)
     yield Shot("alice", "grants", "/grants/")
     yield Shot("alice", "settings", "/settings/")
     yield Shot("bob", "home", "/")
     yield Shot("bob", "queue", "/queue/")
-    yield Shot("bob", "request", waiting)
+    yield Shot("bob", "request", story.waiting)
     yield Shot("carol", "home", "/")
     yield Shot("mallory", "home", "/")
     yield Shot("mallory", "queue", "/queue/")
@@ -136,5 +174,17 @@ def _take(
         page.screenshot(path=folder / name, full_page=True)
 
 
+def for_docs(folder: Path) -> None:
+    """Copy what README and docs show to where they have it."""
+    DOCS.mkdir(exist_ok=True)
+    for taken, name in PICTURES.items():
+        shutil.copyfile(folder / f"{taken}.png", DOCS / f"{name}.png")
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER))
+    told = [argument for argument in sys.argv[1:] if argument != "--docs"]
+    chosen = Path(told[0]) if told else FOLDER
+    status = main(chosen)
+    if status == 0 and "--docs" in sys.argv:
+        for_docs(chosen)
+    sys.exit(status)

@@ -26,6 +26,7 @@ class Proxy(AbstractContextManager["Proxy"]):
         self._flows.set()
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
+        self._relays: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
@@ -77,7 +78,7 @@ class Proxy(AbstractContextManager["Proxy"]):
     async def _listen(self) -> None:
         if self._server is not None and self._server.is_serving():
             return
-        self._server = await asyncio.start_server(self._relay, LOCALHOST, self.port, backlog=256)
+        self._server = await asyncio.start_server(self._accept, LOCALHOST, self.port, backlog=256)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
@@ -95,9 +96,17 @@ class Proxy(AbstractContextManager["Proxy"]):
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await self._cut()
+        await asyncio.sleep(0)  # for what was cut to be closed
+
+    def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        """Known at once: a task that is cancelled before it begins would leave it open."""
+        self._ends.add(client)
+        relay = self._loop.create_task(self._relay(reader, client))
+        self._relays.add(relay)
+        relay.add_done_callback(self._relays.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        self._ends.add(client)
         # Cancelled when we leave; the loop's own streams report that as an error.
         with suppress(OSError, asyncio.CancelledError):
             await self._flows.wait()

@@ -214,7 +214,7 @@ def down_for_hours(at: Ground, found: Findings) -> None:
         at.place.production.server.start()
     healed = time.time()
     found.back.append(max(0.0, held.over() - healed))
-    eventually(lambda: has_ended(held.grant), within=BACK)
+    eventually(lambda: has_ended(held.grant), within=3 * BACK)
     eventually(lambda: not _is_alarmed(held))
     found.expect("it expired", holds=_reason(held) == EndReason.EXPIRED)
 
