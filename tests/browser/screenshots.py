@@ -65,6 +65,7 @@ class Shot:
     who: str
     name: str
     address: str
+    whole: bool = True  # and not only what fits the window, which what stays in view is part of
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,14 @@ def _shots(story: Story) -> Iterator[Shot]:
     yield Shot("alice", "grants", "/grants/")
     yield Shot("alice", "settings", "/settings/")
     yield Shot("bob", "home", "/")
-    yield Shot("bob", "queue", "/queue/")
+    yield Shot("bob", "queue", "/queue/", whole=False)
     yield Shot("bob", "request", story.waiting)
     yield Shot("carol", "home", "/")
     yield Shot("mallory", "home", "/")
     yield Shot("mallory", "queue", "/queue/")
     yield Shot("mallory", "ask", "/ask/")
     yield Shot("olga", "grants", "/grants/?show=all")
-    yield Shot("ada", "audit", "/audit/")
+    yield Shot("ada", "audit", "/audit/", whole=False)
     yield Shot("ada", "audit-refused", "/audit/?q=acter:bob")
     yield Shot("ada", "admin", "/admin/")
     for name, address in ADMIN.items():
@@ -171,7 +172,7 @@ def _take(
         page = people[shot.who].page
         page.goto(shot.address)
         name = f"{shot.who}-{shot.name}-{width}-{theme}.png"
-        page.screenshot(path=folder / name, full_page=True)
+        page.screenshot(path=folder / name, full_page=shot.whole)
 
 
 def for_docs(folder: Path) -> None:
