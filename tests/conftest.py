@@ -23,6 +23,7 @@ from pytest_django.plugin import DjangoDbBlocker
 from debugflow.embedded.postgres import EmbeddedPostgres
 from debugflow.embedded.runtime import APP, MIGRATOR, OWNER, create_roles
 from debugflow.embedded.state import make_directory, scratch
+from tests.ordering import spread
 from tests.passwords import hash_lightly
 from tests.world import World, build
 
@@ -142,12 +143,13 @@ SLOW_FOLDERS = ("tests/approvals/provisioning/", "tests/debugflow/embedded/", "t
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that take longest come first: one that is begun last is waited for by itself."""
     for item in items:
         if item.nodeid.startswith(SLOW_FOLDERS):
             item.add_marker(pytest.mark.slow)
-    usual = float(config.getini("timeout"))
-    items.sort(key=lambda item: _timeout(item) <= usual)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        usual = float(config.getini("timeout"))
+        items[:] = spread(items, workers, lambda item: _timeout(item) > usual)
 
 
 def _timeout(item: pytest.Item) -> float:
