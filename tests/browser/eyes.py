@@ -18,7 +18,6 @@ THEMED: dict[Theme, str] = {
 }
 LOOKS: tuple[tuple[str, Theme, dict[str, Any]], ...] = (
     ("phone", "light", {}),
-    ("phone", "dark", OF_COLOUR),
     ("desk", "dark", OF_COLOUR),
     ("desk", "light", {}),
 )

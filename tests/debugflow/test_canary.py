@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import redis
 from celery import current_app
@@ -19,6 +18,7 @@ from approvals import heartbeats
 from approvals.models import Heartbeat
 from audit import clock
 from debugflow.embedded.valkey import EmbeddedValkey
+from tests.approvals.test_races import until_blocked
 from tests.conftest import DATABASE, Control
 from tests.debugflow.workers import worker
 
@@ -61,11 +61,6 @@ def send_canary(valkey: EmbeddedValkey, process: Heartbeat) -> None:
     with current_app.connection_for_write(valkey.url) as broker:
         told = [str(process.process)]
         current_app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
-
-
-def waits_for_a_lock(server: psycopg.Connection[Any]) -> bool:
-    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    return server.execute(waiting).fetchone() is not None
 
 
 def refused(broker: redis.Redis, command: str) -> int:
@@ -116,7 +111,7 @@ def test_a_task_that_outlasts_its_broker_does_not_take_the_worker_with_it(
         with other.transaction():
             other.execute("SELECT FROM approvals_heartbeat WHERE name = 'held' FOR UPDATE")
             send_canary(valkey, held)
-            eventually(lambda: waits_for_a_lock(other))
+            until_blocked(control)
             valkey.kill()
             time.sleep(0.5)
             valkey.start()
