@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
@@ -20,6 +18,7 @@ from approvals.asking import AskedStage, asked_stages
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
 from approvals.models import AccessLevel, AccessRequest
+from approvals.views.finding import having, wanted
 from approvals.views.viewer import viewer
 from audit import clock
 from audit.zones import zone_of
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from approvals.people import Person
 
 LISTED = 60  # levels on a page; whoever may ask for more finds them by typing
-SEARCH_MAX = 100  # characters
 SEARCHED = ("name", "target__name", "target__description", "target__environment")
 NAMED = 5  # people of a stage that are shown by name; the others are counted
 
@@ -41,25 +39,19 @@ def choose(request: HttpRequest) -> HttpResponse:
     `q` finds: each of its words has to occur in the level's name or its target's.
     """
     person = viewer(request)
-    wanted = request.GET.get("q", "").replace("\0", "")[:SEARCH_MAX]
-    levels = list(_lately_first(_finding(access.requestable_levels(person), wanted), person))
+    typed = wanted(request)
+    levels = list(_lately_first(having(access.requestable_levels(person), typed, SEARCHED), person))
+    off = having(access.switched_off_levels(person), typed, SEARCHED)
     mine = AccessRequest.objects.undecided().filter(beneficiary=person)
     context = {
         "now": clock.now(),
-        "wanted": wanted,
+        "wanted": typed,
         "levels": levels[:LISTED],
         "more": len(levels) > LISTED,
-        "off": _finding(access.switched_off_levels(person), wanted)[:LISTED],
+        "off": off.order_by("target__name", "rank")[:LISTED],
         "asked": dict(mine.values_list("level_id", "pk")),
     }
     return render(request, "approvals/ask.html", context)
-
-
-def _finding(levels: QuerySet[AccessLevel], wanted: str) -> QuerySet[AccessLevel]:
-    for word in wanted.split():
-        found = (Q((f"{field}__icontains", word)) for field in SEARCHED)
-        levels = levels.filter(reduce(or_, found))
-    return levels.order_by("target__name", "rank")
 
 
 def _lately_first(levels: QuerySet[AccessLevel], person: Person) -> QuerySet[AccessLevel]:

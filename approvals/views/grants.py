@@ -18,6 +18,7 @@ from approvals.errors import Invalid
 from approvals.forms import ReasonForm
 from approvals.models import Grant, Reach
 from approvals.states import GrantState
+from approvals.views.finding import having, wanted
 from approvals.views.viewer import page, viewer
 from audit import clock
 from audit.models import Event
@@ -27,21 +28,27 @@ if TYPE_CHECKING:
 
 STUCK, GOING = 20, 100  # shown at once; a page that is longer is not read
 TIMELINE = 200
+SEARCHED = ("target__name", "target__environment", "level__name", "beneficiary__username")
 
 
 @never_cache
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    """Stuck ones first, then what is open by its end, then what has ended, newest first."""
-    person = viewer(request)
+    """Stuck ones first, then what is open by its end, then what has ended, newest first.
+
+    `q` finds by target, level and holder.
+    """
+    person, typed = viewer(request), wanted(request)
     everything = request.GET.get("show") == "all"
     visible = _visible(person) if everything else _visible(person).held_by(person)
+    visible = having(visible, typed, SEARCHED)
     going = visible.not_ended()
     in_trouble = Q(stuck_since__isnull=False) | Q(abandoned_at__isnull=False)
     ended = page(visible.filter(state=GrantState.ENDED), cursor=request.GET.get("from", ""))
     context = {
         "now": clock.now(),
         "everything": everything,
+        "wanted": typed,
         "first": not request.GET.get("from"),
         "stuck": going.filter(in_trouble).order_by("stuck_since", "pk")[:STUCK],
         "going": _by_end(going.exclude(in_trouble))[:GOING],

@@ -721,3 +721,15 @@ def test_a_level_that_is_switched_off_says_so_where_one_would_look_for_it(world,
     administration.save_target(world.target, by=world.ada, clear_secrets={})
     assert "read-only on orders this target is switched off" in text(alice.get("/ask/"))
     assert "Not to be had now" not in text(sign_in("mallory").get("/ask/"))
+
+
+def test_olga_finds_a_grant_by_words_of_its_target_its_level_and_its_holder(world, sign_in):
+    opened(world)
+    opened(world, "amir")
+    olga = sign_in("olga")
+    found = text(olga.get("/grants/?show=all&q=ORDERS+amir"))
+    assert "amir · " in found
+    assert "alice · " not in found
+    nothing = text(olga.get("/grants/?show=all&q=payroll"))
+    assert "Nothing that is open has all of these words." in nothing
+    assert text(olga.get("/grants/", {"q": HOSTILE + "\0"})).count("alert(1)") <= 1
