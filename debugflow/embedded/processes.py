@@ -99,7 +99,7 @@ class Processes:
 
     def _worker_answers(self, name: str) -> bool:
         """Whether it answers a ping through the broker."""
-        broker = Celery(broker=self._environment["REDIS_URL"], fixups=[])
+        broker = Celery(broker=self._environment["REDIS_URL"], fixups=[], set_as_current=False)
         broker.conf.broker_transport_options = {
             "global_keyprefix": KEY_PREFIX,
             "socket_timeout": 5,

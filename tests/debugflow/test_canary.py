@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import redis
-from celery import current_app
 
 from approvals import heartbeats
 from approvals.models import Heartbeat
 from audit import clock
+from debugflow.celery import app
 from debugflow.embedded.valkey import EmbeddedValkey
 from tests.approvals.test_races import until_blocked
 from tests.conftest import DATABASE, Control
@@ -58,9 +58,9 @@ def keys(valkey: EmbeddedValkey) -> dict[str, int]:
 
 def send_canary(valkey: EmbeddedValkey, process: Heartbeat) -> None:
     """To whichever worker takes it, and acknowledges it when it is done."""
-    with current_app.connection_for_write(valkey.url) as broker:
+    with app.connection_for_write(valkey.url) as broker:
         told = [str(process.process)]
-        current_app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
+        app.send_task(heartbeats.CANARY_TASK, args=told, connection=broker)
 
 
 def refused(broker: redis.Redis, command: str) -> int:
@@ -166,5 +166,5 @@ def test_the_broker_forgets_workers_that_were_killed(control: Control, valkey: E
 def _leave_a_canary(valkey: EmbeddedValkey, dead: Heartbeat) -> None:
     """As its sweeper would have sent it right before the worker was killed."""
     options: Any = {"args": [str(dead.process)], "queue": heartbeats.canary_queue(dead.process)}
-    with current_app.connection_for_write(valkey.url) as broker:
-        current_app.send_task(heartbeats.CANARY_TASK, connection=broker, **options)
+    with app.connection_for_write(valkey.url) as broker:
+        app.send_task(heartbeats.CANARY_TASK, connection=broker, **options)

@@ -185,7 +185,7 @@ def test_messages_of_a_worker_that_stops_are_carried_out_by_another(
 ):
     """Each of 300 rings is answered, by whichever: none is lost with who had fetched it."""
     with two_workers(place, valkey.url, tmp_path) as (first, second):
-        sender = Celery(broker=valkey.url, fixups=[])
+        sender = Celery(broker=valkey.url, fixups=[], set_as_current=False)
         sender.conf.broker_transport_options = {"global_keyprefix": "debugflow:"}
         rings = [
             sender.send_task("approvals.tasks.close_grant", [0], queue="revoke") for _ in range(300)
