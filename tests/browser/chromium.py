@@ -59,3 +59,4 @@ def process_of(browser: Browser) -> int:
 if __name__ == "__main__":
     why = packages.missing("chromium", PROGRAM, within=FETCHED_WITHIN)
     sys.stdout.write(f"{why}. Its tests cannot run.\n" if why else f"{PROGRAM} is there.\n")
+    sys.exit(bool(why))
