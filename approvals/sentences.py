@@ -179,7 +179,9 @@ def _token_revoked(event: Event, data: dict[str, Any]) -> str:
 
 def _searched(event: Event, data: dict[str, Any]) -> str:
     terms = str(data.get("searched") or "")
-    return f"searched the audit log for {terms}" if terms else "looked at the audit log"
+    words = f"searched the audit log for {terms}" if terms else "looked at the audit log"
+    where = data.get("where")
+    return f"{words}, {where}" if where else words
 
 
 QUARANTINED: Final = {

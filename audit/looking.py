@@ -21,14 +21,15 @@ AGAIN: Final = timedelta(hours=1)
 actions.declare(SEARCHED)
 
 
-def tell(person: Any, searched: str) -> None:
-    """Write down that they looked for this, unless they did within the last hour."""
+def tell(person: Any, searched: str, *, where: str = "") -> None:
+    """Write down that they looked for this there, unless they did within the last hour."""
     searched = searched.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MOST]
     with transaction.atomic():
         theirs = Event.objects.filter(action=SEARCHED, actor_id=str(person.pk))
-        lately = theirs.filter(at__gt=clock.now() - AGAIN, data__searched=searched)
-        if not lately.exists():
-            log.record(SEARCHED, actor=Actor.of(person), subject=LOG, searched=searched)
+        lately = theirs.filter(at__gt=clock.now() - AGAIN)
+        if not lately.filter(data__searched=searched, data__where=where).exists():
+            actor = Actor.of(person)
+            log.record(SEARCHED, actor=actor, subject=LOG, searched=searched, where=where)
 
 
 def sent_from_elsewhere(request: HttpRequest) -> bool:

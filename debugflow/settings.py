@@ -193,6 +193,7 @@ UNFOLD = {
 }
 
 LANGUAGE_CODE = "en-gb"
+FORMAT_MODULE_PATH = "debugflow.formats"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True

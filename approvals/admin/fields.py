@@ -181,9 +181,15 @@ def _columns(part: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]
     return list(item.get("properties", {}))
 
 
+def _label(name: str, title: str) -> str:
+    """The title that the kind gave it; one that the schema made of the name is none."""
+    words = name.replace("_", " ")
+    return words.capitalize() if title in ("", words.title()) else title
+
+
 def _field(name: str, part: Mapping[str, Any], *, required: bool, initial: Any) -> forms.Field:
     common: dict[str, Any] = {
-        "label": name.replace("_", " ").capitalize(),
+        "label": _label(name, part.get("title", "")),
         "help_text": part.get("description", "") or _limits(part),
         "required": required,
         "initial": initial,

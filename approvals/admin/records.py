@@ -27,6 +27,10 @@ class AccessRequestAdmin(RecordAdmin):
     list_select_related = ["beneficiary", "level__target"]
     search_fields = ["=id", "=beneficiary__username", "=target__name", "=ticket", "reason"]
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_fields(request, obj)
+        return ["lasts" if name == "duration" else name for name in fields]
+
     @admin.display(description="For", ordering="duration")
     def lasts(self, request: AccessRequest) -> str:
         return lasting(request.duration)
@@ -128,7 +132,7 @@ class EventAdmin(RecordAdmin):
             return redirect(request.path)
         terms = [f"{name}:{value}" for name, value in sorted(request.GET.items()) if name != "p"]
         if request.method == "GET":
-            looking.tell(request.user, " ".join(["in the admin", *terms]))
+            looking.tell(request.user, " ".join(terms), where="in the admin")
         return super().changelist_view(request, extra_context)
 
     @admin.display(description="Data")

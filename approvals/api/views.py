@@ -259,7 +259,7 @@ class Events(EventListing):
             raise NotAllowed("Another site sent this call.")
         times = ("happened_after", "happened_before")  # which whoever polls moves on
         terms = [f"{name}:{value}" for name, value in sorted(given.items()) if name not in times]
-        looking.tell(self.person, " ".join(["by the API", *terms]))
+        looking.tell(self.person, " ".join(terms), where="by the API")
         return matching(reading.reader().visible_to(self.person), given, self.columns)
 
 

@@ -16,6 +16,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -60,6 +61,7 @@ else:
         """The same for groups."""
 
 
+MEMBERS_SHOWN = 50
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 declare(
@@ -92,9 +94,17 @@ class UserAdmin(Admin):
     change_password_form = AdminPasswordChangeForm
     actions = None
     filter_horizontal = ()
-    list_display = ["username", "email", "first_name", "last_name", "is_active", "is_staff"]
+    list_display = ["username", "email", "belongs_to", "is_active", "is_staff"]
     list_filter = ["is_active", "is_staff", "is_superuser", "groups"]
     fieldsets = [*(DjangoUserAdmin.fieldsets or ()), ("Reading", {"fields": ["time_zone"]})]
+    readonly_fields = ["last_login", "date_joined"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    @admin.display(description="Groups")
+    def belongs_to(self, user: User) -> str:
+        return ", ".join(sorted(group.name for group in user.groups.all()))
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -184,6 +194,15 @@ class GroupAdmin(GroupsAdmin):
     form = GroupForm
     actions = None
     filter_horizontal = ()
+    readonly_fields = ["members"]
+
+    @admin.display(description="Who is in it")
+    def members(self, group: Group) -> str:
+        """As many as fit; the rest are found among the people, by the filter for groups."""
+        names = [str(one) for one in group.user_set.order_by("username")[: MEMBERS_SHOWN + 1]]
+        more = group.user_set.count() - MEMBERS_SHOWN
+        shown = ", ".join(names[:MEMBERS_SHOWN])
+        return f"{shown} and {more} more" if more > 0 else shown or "nobody yet"
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and _may_touch(request, obj)

@@ -324,3 +324,36 @@ def rows(listing: Any) -> str:
     """The table of a list, without what stands around it."""
     page: str = listing.content.decode()
     return page[page.index('id="result_list"') : page.index("</table>")]
+
+
+def test_names_and_times_read_as_on_the_site(lived_in: World):
+    """A name is typed as it is shown, and an incident goes by 24 hours and seconds."""
+    ada = browser(lived_in.ada)
+    target = ada.get(url("target", "change", lived_in.target.pk)).content.decode()
+    assert re.search(rf">\s*{lived_in.target.name}\s*<", target)
+    asked = ada.get(every_page(AccessRequest)[2]).content.decode()
+    assert re.search(r"\d{4}, \d\d:\d\d:\d\d", asked)
+    assert not re.search(r"\d [ap]\.m\.", asked)
+    assert ">1 h<" in asked
+    assert "3600" not in re.sub(r"<pre>.*?</pre>", "", asked, flags=re.DOTALL)
+
+
+def test_a_group_shows_who_is_in_it_and_a_person_where_they_are(world: World):
+    ada = browser(world.ada)
+    dba = Group.objects.get(name="dba")
+    page = f"/admin/auth/group/{dba.pk}/change/"
+    named = ", ".join(dba.user_set.order_by("username").values_list("username", flat=True))
+    assert named in ada.get(page).content.decode()
+    dba.user_set.clear()
+    assert "nobody yet" in ada.get(page).content.decode()
+    dba.user_set.add(*User.objects.bulk_create(User(username=f"p{n:03}") for n in range(53)))
+    assert "p049 and 3 more" in ada.get(page).content.decode()
+    assert "dba" in ada.get("/admin/accounts/user/").content.decode()
+
+
+def test_when_somebody_came_and_was_here_last_is_not_typed(world: World):
+    ada = browser(world.ada)
+    page = ada.get(f"/admin/accounts/user/{world.alice.pk}/change/").content.decode()
+    assert "Date joined" in page
+    assert 'name="date_joined_0"' not in page
+    assert 'name="last_login_0"' not in page

@@ -14,11 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from guardian.models import GroupObjectPermission
 
 from approvals import access, provisioning, secrets
-from approvals.admin.fields import RowsField
+from approvals.admin.fields import RowsField, schema_fields
 from approvals.errors import Invalid
 from approvals.models import AccessLevel, Target
 from approvals.provisioning.base import Finding
 from approvals.provisioning.memory import MemoryProvisioner
+from approvals.provisioning.postgresql.config import ServerConfig
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, errors, filled, said, staff, url
 from tests.world import World
@@ -487,3 +488,11 @@ def test_testing_a_connection_holds_no_lock(ada: Client, world: World, monkeypat
     assert inside == [before]
     statements = [one["sql"] for one in asked.captured_queries]
     assert [one for one in statements if "FOR UPDATE" in one or "SAVEPOINT" in one] == []
+
+
+def test_a_field_is_called_what_its_kind_calls_it_else_by_its_name():
+    fields = schema_fields(ServerConfig, "", {})
+    assert (fields["sslmode"].label, fields["admin_database"].label) == (
+        "SSL mode",
+        "Admin database",
+    )

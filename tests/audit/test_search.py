@@ -260,12 +260,13 @@ class TestSearchesAreTold:
         page(auditor, 'actor:bob  "no  invoice"')
         page(auditor, 'actor:bob "no  invoice"', before="7")
         [event] = Event.objects.filter(action=SEARCHED)
-        assert (event.actor_name, event.data) == ("tess", {"searched": 'actor:bob "no  invoice"'})
+        assert event.actor_name == "tess"
+        assert event.data == {"searched": 'actor:bob "no  invoice"', "where": ""}
         assert 'tess searched the audit log for actor:bob "no  invoice".' in sentences(auditor)
 
     def test_whatever_page_is_asked_for_first(self, world: World, auditor: Client):
         page(auditor, "actor:bob", before="999999999999999999")
-        assert Event.objects.get(action=SEARCHED).data == {"searched": "actor:bob"}
+        assert Event.objects.get(action=SEARCHED).data["searched"] == "actor:bob"
 
     def test_the_same_again_within_an_hour_is_one_search(
         self, world: World, auditor: Client, clock
@@ -279,11 +280,17 @@ class TestSearchesAreTold:
         for since in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
             told = {"actor": "bob", "happened_after": since}
             assert auditor.get("/api/v1/events/", told).status_code == 200
-        assert Event.objects.get(action=SEARCHED).data == {"searched": "by the API actor:bob"}
+        assert Event.objects.get(action=SEARCHED).data["searched"] == "actor:bob"
+        assert "tess searched the audit log for actor:bob, by the API." in sentences(auditor)
 
     def test_in_the_admin_too(self, world: World):
-        signed_in(world.ada).get("/admin/audit/event/", {"q": "bob", "p": "0"})
-        assert Event.objects.get(action=SEARCHED).data == {"searched": "in the admin q:bob"}
+        ada = signed_in(world.ada)
+        ada.get("/admin/audit/event/", {"q": "bob", "p": "0"})
+        ada.get("/admin/audit/event/")
+        assert sentences(ada)[:2] == [
+            "ada looked at the audit log, in the admin.",
+            "ada searched the audit log for q:bob, in the admin.",
+        ]
 
     @pytest.mark.parametrize(
         "headers",

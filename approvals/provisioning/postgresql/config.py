@@ -63,6 +63,7 @@ class ServerConfig(BaseModel):
     user: Name = Field(description="The admin account that debugflow signs in with.")
     sslmode: Literal["verify-full", "verify-ca", "require", "disable"] = Field(
         default="verify-full",
+        title="SSL mode",
         description="How the server's identity is checked. Production wants verify-full.",
     )
     admin_database: Name = Field(
