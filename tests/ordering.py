@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 EARLY = 0.6  # of a share, in which its long tests are
-TOGETHER = "tests/browser/"  # they share an installation, so that one process has all of them
+# They share an installation, which is made once: in one process, and with none of another package
+# between them.
+TOGETHER = "tests/browser/"
 
 
 def spread(
@@ -25,14 +27,13 @@ def spread(
     for item in items:
         if is_long(item):
             files[item.nodeid.partition("::")[0]].append(item)
+    together = [one for file, tests in files.items() if file.startswith(TOGETHER) for one in tests]
+    apart = [tests for file, tests in files.items() if not file.startswith(TOGETHER)]
     groups: list[list[list[pytest.Item]]] = [[] for _ in range(workers)]
-    others = 0
-    for file, tests in files.items():
-        if file.startswith(TOGETHER) or workers == 1:
-            groups[0].append(tests)
-        else:
-            groups[1 + others % (workers - 1)].append(tests)
-            others += 1
+    if together:
+        groups[0].append(together)
+    for number, tests in enumerate(apart):
+        groups[1 + number % (workers - 1) if workers > 1 else 0].append(tests)
     short = [item for item in items if not is_long(item)]
     ordered: list[pytest.Item] = []
     for number, share in enumerate(groups):

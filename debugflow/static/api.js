@@ -8,7 +8,7 @@
   SwaggerUIBundle({
     url: place.dataset.schema,
     domNode: place,
-    deepLinking: true,
+    deepLinking: false, // its links would stand within buttons, which no keyboard gets out of
     validatorUrl: null,
     requestInterceptor: (request) => {
       request.headers["X-CSRFToken"] = token;

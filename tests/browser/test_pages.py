@@ -1,6 +1,6 @@
 """Every page as each of the cast sees it: nothing to scroll sideways, nothing axe finds wrong.
 
-Not the admin site nor the page that tries the API: their look is other people's.
+The admin site has a module of its own.
 """
 
 from __future__ import annotations
@@ -91,6 +91,13 @@ def test_nor_does_anyone_else(people: People, scene: Scene, name: str):
     person = people(name)
     found = look_at(person, "/", "/ask/", "/queue/", "/grants/?show=all", "/audit/")
     assert found + look_at(person, scene.open, scene.waiting) == []
+
+
+def test_nor_who_tries_the_api(people: People):
+    alice = people("alice")
+    alice.page.goto("/api/v1/docs/")
+    alice.page.get_by_text("/api/v1/requests/preview/").first.wait_for()
+    assert problems(alice) == []
 
 
 def test_nor_who_has_yet_to_sign_in(people: People):

@@ -174,17 +174,18 @@ class TestRedirects:
     def test_no_route_leads_elsewhere(self, place: Place, who: str):
         led = []
         for route in routes():
-            for elsewhere in ELSEWHERE if route in TAKES_NEXT else ELSEWHERE[:2]:
+            for elsewhere in ELSEWHERE if route in TAKES_NEXT else ELSEWHERE[:1]:
                 client = signed_in(place, who)
                 more = {"query_params": {"next": elsewhere}}
-                for method in ("GET", "POST"):
-                    led += [f"{method} {route} {elsewhere}"] * leads_elsewhere(
-                        place.send(client, method, route, **more)
-                    )
+                looked = place.send(client, "GET", route, **more)
+                led += [f"GET {route} {elsewhere}"] * leads_elsewhere(looked)
                 form = {**place.body(route), "next": elsewhere}
                 with undone():
-                    answer = client.post(place.address(route), form)
-                led += [f"POST {route} {elsewhere} in the form"] * leads_elsewhere(answer)
+                    answer = client.post(place.address(route), form, **more)
+                led += [f"POST {route} {elsewhere}"] * leads_elsewhere(answer)
+                if route in TAKES_NEXT:  # the form's may win over the address's
+                    sent = place.send(client, "POST", route, **more)
+                    led += [f"POST {route}, in the address {elsewhere}"] * leads_elsewhere(sent)
         assert led == []
 
     @pytest.mark.parametrize("where", [*ELSEWHERE, "/\n/evil.example.com", "evil.example.com"])
