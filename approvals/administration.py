@@ -50,7 +50,16 @@ NOT_BUILT = {
 # What Events say of each besides.
 TARGET_TOLD = ("address", "enabled", "environment", "labels")
 LEVEL_TOLD = ("rights", "summary", "risk", "reach", "rank", "max_duration", "enabled")
-VERSION_TOLD = ("applies_to", "max_duration", "pending_ttl", "activation_ttl")
+VERSION_TOLD = (
+    "applies_to",
+    "max_duration",
+    "pending_ttl",
+    "activation_ttl",
+    "emergency_groups",
+    "emergency_duration",
+    "review_within",
+    "review_all",
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -301,6 +310,11 @@ class PolicyDraft:
     activation_ttl: int = 3600
     reason_hint: str = ""
     ticket_required: bool = False
+    emergency_groups: Sequence[Group] = ()
+    emergency_duration: int | None = None
+    emergency_tells: Group | None = None
+    review_within: int = 86400
+    review_all: bool = False
 
 
 @_verb
@@ -379,6 +393,11 @@ def _write_version(
         max_duration=draft.max_duration,
         pending_ttl=draft.pending_ttl,
         activation_ttl=draft.activation_ttl,
+        emergency_groups=[group.pk for group in draft.emergency_groups],
+        emergency_duration=draft.emergency_duration,
+        emergency_tells=draft.emergency_tells,
+        review_within=draft.review_within,
+        review_all=draft.review_all,
         published_by=by,
     )
     for order, stage in enumerate(draft.stages):
@@ -394,8 +413,23 @@ def _problems(draft: PolicyDraft) -> list[str]:
         found.append("A policy needs at least one stage; without one nobody would be asked.")
     if min(draft.max_duration, draft.pending_ttl, draft.activation_ttl) <= 0:
         found.append("Durations are at least one second.")
+    found += _emergency_problems(draft)
     for stage in draft.stages:
         found += [f"Stage “{stage.name}”: {problem}" for problem in _stage_problems(stage)]
+    return found
+
+
+def _emergency_problems(draft: PolicyDraft) -> list[str]:
+    found = []
+    lasts = draft.emergency_duration
+    if draft.emergency_groups and not lasts:
+        found.append("Say how long an emergency lasts.")
+    if lasts is not None and not draft.emergency_groups:
+        found.append("Name the groups that may open without approval; without one it is nobody.")
+    if lasts is not None and not 0 < lasts <= draft.max_duration:
+        found.append("An emergency lasts at least a second, and no longer than other access.")
+    if draft.review_within <= 0:
+        found.append("Whoever looks back needs at least a second for it.")
     return found
 
 

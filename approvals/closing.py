@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from approvals import attempts, grants, leases, tallies
+from approvals import attempts, grants, leases, reviews, tallies
 from approvals.batches import Job, Work, carry_out, claimed, never
 from approvals.errors import ProvisionError
 from approvals.grants import Ending
@@ -220,6 +220,7 @@ def _ended(jobs: Sequence[Job]) -> None:
             changed=("ended_at", "last_error", "stuck_since", *leases.LET_GO),
             told=lambda grant: {"reason": grant.end_reason, "account": grant.account},
         )
+        reviews.open_for_ended(done, now=now)
     for number in range(len(jobs)):
         tallies.step(StepKind.CLEAN, "ok" if number < len(done) else "fenced")
 

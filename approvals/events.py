@@ -38,6 +38,10 @@ VERBS: Final = (
     "policy.deleted",
     "permissions.changed",
     "target.drifted",
+    "review.opened",
+    "review.reminded",
+    "review.overdue",
+    "review.done",
     "session.ended_elsewhere",
     "reconciliation.removed",
     "reconciliation.quarantined",
@@ -56,6 +60,8 @@ VERBS: Final = (
 )
 REFUSALS: Final = (
     "submit.refused",
+    "emergency.refused",
+    "review.refused",
     "vote.refused",
     "cancel.refused",
     "comment.refused",

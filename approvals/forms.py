@@ -160,6 +160,29 @@ class BulkForm(forms.Form):
         return {int(pk): scope for pk, _, scope in pairs if ID.fullmatch(pk)}
 
 
+class EmergencyForm(forms.Form):
+    """Why it cannot wait, and the two things that nobody types by accident."""
+
+    reason = forms.CharField(required=False, strip=True)
+    ticket = forms.CharField(required=False, strip=True)
+    confirmation = forms.CharField(required=False, strip=True)
+    password = forms.CharField(required=False, strip=False)
+
+    def take_errors(self, fields: Mapping[str, list[str]]) -> None:
+        """Show a verb's refusals at their fields."""
+        for name, problems in fields.items():
+            for problem in problems:
+                self.add_error(name if name in self.fields else None, problem)
+
+
+class ReviewForm(forms.Form):
+    """What somebody found who looked back at an access."""
+
+    outcome = forms.CharField(required=False)
+    note = forms.CharField(required=False, strip=True)
+    end_access = forms.BooleanField(required=False)
+
+
 class ReasonForm(forms.Form):
     """Why somebody does what may be asked about afterwards."""
 

@@ -276,6 +276,11 @@ def _owns(grant: Grant, person: Person) -> bool:
     return access.owned_targets(person).filter(pk=grant.target_id).exists()
 
 
+def is_going(grant: Grant) -> bool:
+    """Whether it can still be taken away."""
+    return _going(grant) is None
+
+
 def _going(grant: Grant) -> Refusal | None:
     if grant.state in (GrantState.REVOKING, GrantState.ENDED):
         label = GrantState(grant.state).label.lower()

@@ -26,6 +26,7 @@ NO_REQUESTER = "no_requester"
 UNFILLABLE = "unfillable"
 TOO_FEW = "too_few"
 NO_FALLBACK = "no_fallback"
+NO_EMERGENCY = "no_emergency"
 USELESS: Final = frozenset({UNREACHABLE, NO_LEVEL, NO_REQUESTER, UNFILLABLE})
 """Codes of what keeps a policy from ever letting anybody in."""
 
@@ -57,6 +58,7 @@ class Rule:
     rank: int
     applies_to: AppliesTo
     stages: Sequence[Stage] = ()
+    emergency_groups: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +91,13 @@ def _rule(version: PolicyVersion) -> Rule:
         rank=version.policy.rank,
         applies_to=AppliesTo.model_validate(version.applies_to),
         stages=list(version.stages.all()),
+        emergency_groups=version.emergency_groups,
     )
 
 
 def _ground(rules: Sequence[Rule]) -> Ground:
     asking = [group for rule in rules for group in rule.applies_to.requester_groups]
+    asking += [group for rule in rules for group in rule.emergency_groups]
     members = policy.members_of([stage for rule in rules for stage in rule.stages], *asking)
     wanted = {pk for rule in rules for pk in rule.applies_to.levels}
     levels = AccessLevel.objects.filter(pk__in=wanted, enabled=True, target__enabled=True)
@@ -117,6 +121,7 @@ def lint(rules: Sequence[Rule], ground: Ground) -> dict[int, list[Warned]]:
             *_governs_nothing(rule, ground),
             *_unfillable(rule, ground),
             *_no_fallback(rule, ground),
+            *_no_emergency(rule, ground),
         ]
         if warned:
             found[rule.policy] = warned
@@ -222,6 +227,16 @@ def _no_fallback(rule: Rule, ground: Ground) -> Iterator[Warned]:
                 f"Nobody is in {group.name}, which stands in for the stage “{stage.name}”.",
                 "Put people into it, or name another fallback group.",
             )
+
+
+def _no_emergency(rule: Rule, ground: Ground) -> Iterator[Warned]:
+    groups = rule.emergency_groups
+    if groups and not any(ground.members.get(str(group)) for group in groups):
+        yield Warned(
+            NO_EMERGENCY,
+            "Nobody is in the groups that may open without approval in an emergency.",
+            "Put people into them, or publish a version that names others.",
+        )
 
 
 def _some(names: Sequence[str], word: str = "and") -> str:

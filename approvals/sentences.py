@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
-from approvals.states import EndReason
+from approvals.states import EndReason, ReviewOutcome
 from audit.looking import SEARCHED
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ REASONS: Final = {
     "not_requestable": "they may not ask for it",
     "not_stuck": "closing it had not failed for long enough",
     "not_yours": "it is not theirs",
+    "review_open": "their last emergency has not been looked back at",
     "scope_changed": "what is asked for had changed since they looked",
     "self_abandon": "nobody gives up closing access of their own",
     "self_approval": "nobody decides about themselves",
+    "step_up_required": "they had not proved who they are",
     "token_expired": "the token has expired",
     "token_inactive": "the token's account is switched off",
     "token_revoked": "the token was revoked",
@@ -233,6 +235,18 @@ def _refused(tried: str) -> Teller:
     return tell
 
 
+def _review_opened(event: Event, data: dict[str, Any]) -> str:
+    due = str(data.get("due_at") or "")[:16].replace("T", " ")
+    return f"asks for a look back at it by {due} UTC"
+
+
+def _reviewed(event: Event, data: dict[str, Any]) -> str:
+    outcome = str(data.get("outcome") or "")
+    known = outcome in ReviewOutcome.values
+    found = ReviewOutcome(outcome).label.lower() if known else "something"
+    return f"looked back at it and found: {found}{_in_their_words(data)}"
+
+
 def _alarm(words: str) -> Teller:
     return lambda event, data: f"{words}: {str(data.get('text') or '').rstrip('.')}"
 
@@ -333,6 +347,10 @@ TELLERS: Final[dict[str, Teller]] = {
     "installation.restored": saying(
         "confirmed that the database was restored here, so that removals go on"
     ),
+    "review.opened": _review_opened,
+    "review.reminded": saying("reminded those who have to look back at it"),
+    "review.overdue": saying("asked the target's owners too, since nobody had looked back at it"),
+    "review.done": _reviewed,
     "alarm.raised": _alarm("raised an alarm"),
     "alarm.ended": _alarm("ended an alarm"),
     "secrets.rotated": _rotated,
@@ -340,6 +358,8 @@ TELLERS: Final[dict[str, Teller]] = {
     "token.made": naming("made a token of the API:"),
     "token.revoked": _token_revoked,
     "token.used": _token_used,
+    "emergency.refused": _refused("open access without approval"),
+    "review.refused": _refused("look back at it"),
     "token.refused": _refused("use a token"),
     "token.make_refused": _refused("make a token"),
     "token.revoke_refused": _refused("revoke a token"),

@@ -57,6 +57,22 @@ class TokenStanding(models.TextChoices):
     INACTIVE = "inactive", "Account switched off"
 
 
+class ReviewOutcome(models.TextChoices):
+    JUSTIFIED = "justified", "Justified"
+    NOT_JUSTIFIED = "not_justified", "Not justified"
+    NEEDS_ACTION = "needs_action", "Needs action"
+
+
+class ReviewStanding(models.TextChoices):
+    """What a review is at some moment: its outcome, or how long it may still take."""
+
+    OPEN = "open", "To be looked back at"
+    OVERDUE = "overdue", "Review overdue"
+    JUSTIFIED = ReviewOutcome.JUSTIFIED.value, ReviewOutcome.JUSTIFIED.label
+    NOT_JUSTIFIED = ReviewOutcome.NOT_JUSTIFIED.value, ReviewOutcome.NOT_JUSTIFIED.label
+    NEEDS_ACTION = ReviewOutcome.NEEDS_ACTION.value, ReviewOutcome.NEEDS_ACTION.label
+
+
 Followers = dict[models.TextChoices, frozenset[models.TextChoices]]
 
 R, S, G = RequestState, StageState, GrantState
@@ -145,6 +161,13 @@ LOOKS: Final[dict[type[models.TextChoices], dict[models.TextChoices, Look]]] = {
         TokenStanding.EXPIRED: Look("secondary", "clock-off"),
         TokenStanding.REVOKED: Look("secondary", "ban"),
         TokenStanding.INACTIVE: Look("secondary", "circle-off"),
+    },
+    ReviewStanding: {
+        ReviewStanding.OPEN: Look("yellow", "hourglass"),
+        ReviewStanding.OVERDUE: Look("red", "alert-triangle"),
+        ReviewStanding.JUSTIFIED: Look("green", "check"),
+        ReviewStanding.NOT_JUSTIFIED: Look("red", "x"),
+        ReviewStanding.NEEDS_ACTION: Look("orange", "pencil"),
     },
 }
 

@@ -29,6 +29,7 @@ from approvals import (
     opening,
     overdue,
     reconciler,
+    reviews,
     workflow,
 )
 from approvals.batches import Job
@@ -43,6 +44,7 @@ THREADS_MOST = 64
 COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
+REVIEWS_EVERY = 30.0  # they are due in hours
 GROUNDS_EVERY = 5.0  # nothing can be done with such a request meanwhile; it only looks undecided
 # Grants of one target that a thread takes on at once, to be opened, cut or cleaned up together.
 # Measured: of 25 each costs a quarter more, for the connections and the looks that all share; of 50
@@ -77,6 +79,7 @@ class Sweeper:
         self._chores = (
             Chore(expire_requests, every=self.interval, name=told),
             Chore(close_groundless, every=GROUNDS_EVERY, name=told),
+            Chore(reviews.remind, every=REVIEWS_EVERY, name=told),
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),

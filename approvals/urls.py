@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from django.urls import path
 
-from approvals.views import ask, grants, home, queue, queue_bulk, requests
+from approvals.views import ask, emergency, grants, home, queue, queue_bulk, requests, reviews
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("ask/", ask.choose, name="ask"),
     path("ask/<int:pk>/", ask.ask, name="ask-level"),
     path("ask/<int:pk>/preview/", ask.preview, name="ask-preview"),
+    path("ask/<int:pk>/emergency/", emergency.emergency, name="emergency"),
     path("requests/<int:pk>/", requests.show, name="request"),
     path("requests/<int:pk>/vote/", requests.vote, name="request-vote"),
     path("requests/<int:pk>/comment/", requests.comment, name="request-comment"),
     path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
     path("queue/", queue.queue, name="queue"),
     path("queue/decide/", queue_bulk.decide, name="queue-decide"),
+    path("reviews/", reviews.index, name="reviews"),
+    path("reviews/<int:pk>/", reviews.give, name="review"),
     path("grants/", grants.index, name="grants"),
     path("grants/<int:pk>/", grants.show, name="grant"),
     path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),

@@ -21,6 +21,7 @@ from approvals.models import (
     Candidate,
     Decision,
     PolicyVersion,
+    RequestKind,
     RequestStage,
     Risk,
     Vote,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from approvals.people import Person
 
 REASON_MAX = 2000  # characters; long enough for an incident's story, short enough to be read
+TICKET_MAX = 100  # characters
 NOTE_MAX = 300  # characters of a decision's note; its Event has it whole
 AHEAD_MAX = 30 * 86400  # seconds a wanted start may lie ahead
 
@@ -76,12 +78,12 @@ def preview(level: AccessLevel, *, by: Person, wish: Wish) -> Preview:
 @verb("submit.refused", level_subject)
 def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
     """Ask for a level. Raises NotAllowed, Invalid, or WrongState if the same is asked already."""
-    level = _hold(level_id)
+    level = hold_level(level_id)
     now = clock.now()
     considered = _consider(level, by=by, wish=wish, now=now)
     if considered.problem is not None or considered.version is None:
         raise considered.problem or Invalid(code="no_policy")
-    request = _create(level, by=by, wish=wish, version=considered.version, now=now)
+    request = create_request(level, by=by, wish=wish, version=considered.version, now=now)
     log.record(
         "accessrequest.submitted",
         actor=actor(by),
@@ -95,7 +97,7 @@ def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
     return request
 
 
-def _hold(level_id: int) -> AccessLevel:
+def hold_level(level_id: int) -> AccessLevel:
     """The level, it and its target locked against change (not against other requests).
 
     The target's row stands for both: whoever changes a level locks it first.
@@ -117,17 +119,17 @@ def _consider(level: AccessLevel, *, by: Person, wish: Wish, now: datetime) -> P
     limit, whose = level.max_duration, f"the level {level.name}"
     if version is not None and version.max_duration < limit:
         limit, whose = version.max_duration, f"the policy {version.policy.name}"
-    problem = _not_askable(level, by) or _wrong(wish, version, limit, whose, now)
+    problem = not_askable(level, by) or _wrong(wish, version, limit, whose, now)
     if version is None:
-        unmatched = _unmatched(level, choice)
-        return Preview(None, policy.Plan(()), limit, whose, problem or unmatched)
+        return Preview(None, policy.Plan(()), limit, whose, problem or unmatched(level, choice))
     plan = policy.plan(version, barred={by.pk})
     if plan.obstacle:
         problem = problem or Invalid(plan.obstacle, code="unfillable")
     return Preview(version, plan, limit, whose, problem or _asked_already(level, by))
 
 
-def _not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
+def not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
+    """Why this person may not ask for the level at all, or None."""
     if not access.requestable_levels(by).filter(pk=level.pk).exists():
         return NotAllowed(
             f"You may not ask for {level}. Its target's owners can give your group that right.",
@@ -144,22 +146,28 @@ def _not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
 def _wrong(
     wish: Wish, version: PolicyVersion | None, limit: int, whose: str, now: datetime
 ) -> Invalid | None:
+    fields = wrong_words(wish)
+    if not 0 < wish.duration <= limit:
+        fields["duration"] = [f"Up to {lasting(limit)}; the limit is that of {whose}."]
+    if version is not None and version.ticket_required and not wish.ticket.strip():
+        fields["ticket"] = [f"The policy {version.policy.name} wants a ticket."]
+    fields |= _wrong_start(wish, now)
+    return Invalid("Some of what you entered cannot be used.", fields=fields) if fields else None
+
+
+def wrong_words(wish: Wish) -> dict[str, list[str]]:
+    """What is wrong with the texts of a wish, by field."""
     fields: dict[str, list[str]] = {}
     if not wish.reason.strip():
         fields["reason"] = ["Say what is broken and what you mean to look at."]
     elif len(wish.reason) > REASON_MAX:
         fields["reason"] = [f"Keep it within {REASON_MAX} characters ({len(wish.reason)} now)."]
+    if len(wish.ticket) > TICKET_MAX:
+        fields["ticket"] = [f"Keep it within {TICKET_MAX} characters."]
     for name, text in (("reason", wish.reason), ("ticket", wish.ticket)):
         if "\x00" in text:
             fields[name] = ["A NUL character cannot be stored. Remove it."]
-    if not 0 < wish.duration <= limit:
-        fields["duration"] = [f"Up to {lasting(limit)}; the limit is that of {whose}."]
-    if version is not None and version.ticket_required and not wish.ticket.strip():
-        fields["ticket"] = [f"The policy {version.policy.name} wants a ticket."]
-    if len(wish.ticket) > 100:
-        fields["ticket"] = ["Keep it within 100 characters."]
-    fields |= _wrong_start(wish, now)
-    return Invalid("Some of what you entered cannot be used.", fields=fields) if fields else None
+    return fields
 
 
 def _wrong_start(wish: Wish, now: datetime) -> dict[str, list[str]]:
@@ -174,7 +182,8 @@ def _wrong_start(wish: Wish, now: datetime) -> dict[str, list[str]]:
     return {}
 
 
-def _unmatched(level: AccessLevel, choice: policy.Choice) -> Invalid:
+def unmatched(level: AccessLevel, choice: policy.Choice) -> Invalid:
+    """What is said where no policy governs it."""
     misses = [str(miss) for miss in choice.near_misses]
     return Invalid(
         f"No policy governs {level} for you, so it cannot be asked for. "
@@ -196,9 +205,20 @@ def _asked_already(level: AccessLevel, by: Person) -> WrongState | None:
     )
 
 
-def _create(
-    level: AccessLevel, *, by: Person, wish: Wish, version: PolicyVersion, now: datetime
+def create_request(
+    level: AccessLevel,
+    *,
+    by: Person,
+    wish: Wish,
+    version: PolicyVersion,
+    now: datetime,
+    kind: RequestKind = RequestKind.ACCESS,
 ) -> AccessRequest:
+    """Write it down with its scope frozen. An emergency is bypassed from its beginning.
+
+    Raises WrongState if the same is asked already.
+    """
+    at_once = kind == RequestKind.EMERGENCY
     frozen = scope.freeze(
         beneficiary=by,
         level=level,
@@ -211,6 +231,9 @@ def _create(
     try:
         with transaction.atomic():
             return AccessRequest.objects.create(
+                kind=kind,
+                state=RequestState.BYPASSED if at_once else RequestState.PENDING,
+                decided_at=now if at_once else None,
                 requester=by,
                 beneficiary=by,
                 last_edited_by=by,
@@ -235,11 +258,23 @@ def _create(
 
 def _ask(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime) -> None:
     """Copy the plan onto the request as its present round, and open the first stage."""
+    _open(_copy(request, plan)[0], by=by, now=now)
+
+
+def skip_all(request: AccessRequest, plan: policy.Plan) -> None:
+    """Copy the plan onto an emergency: nobody is asked, and it is known who would have been."""
+    _copy(request, plan, state=StageState.SKIPPED)
+
+
+def _copy(
+    request: AccessRequest, plan: policy.Plan, *, state: StageState = StageState.WAITING
+) -> list[RequestStage]:
     stages = RequestStage.objects.bulk_create(
         RequestStage(
             request=request,
             round=request.round,
             order=order,
+            state=state,
             name=planned.stage.name,
             minima=dict(planned.minima),
             group_names=dict(planned.group_names),
@@ -256,7 +291,7 @@ def _ask(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime
         for person, groups in planned.candidates.items()
         for group in groups
     )
-    _open(stages[0], by=by, now=now)
+    return stages
 
 
 def _open(stage: RequestStage, *, by: object, now: datetime) -> None:

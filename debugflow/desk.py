@@ -47,6 +47,7 @@ MENU: Final = (
             ("Votes", "how_to_vote", "approvals.vote"),
             ("Grants", "lock_open", "approvals.grant"),
             ("Steps", "footprint", "approvals.step"),
+            ("Reviews", "rate_review", "approvals.review"),
         ),
     ),
     (

@@ -12,14 +12,16 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import transaction
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, overdue, workflow
+from approvals import administration, overdue, reviews, workflow
 from approvals.administration import PolicyDraft, StageDraft
-from approvals.models import AccessLevel, AccessRequest, Grant, Policy, Target
+from approvals.models import AccessLevel, AccessRequest, Grant, Policy, Review, Target
 from approvals.policy import AppliesTo
 from approvals.provisioning.memory import MemoryServer
 from approvals.workflow import Wish
+from audit import clock
 
 MEMBERS = {
     "developers": ("alice", "amir"),
@@ -119,6 +121,13 @@ def publish(world: World, *stages: StageDraft, policy: Policy | None = None, **d
 def stage(world: World, name: str, *groups: str, minimum: int = 1, **fields: Any) -> StageDraft:
     minima = {world.groups[group]: minimum for group in groups}
     return StageDraft(**{"name": name, "groups": minima, "total": sum(minima.values()), **fields})
+
+
+def owe_review(grant: Grant) -> Review:
+    """What a policy that asks for a look back at every access would have made."""
+    with transaction.atomic():
+        reviews.open_for([grant], emergency=False, now=clock.now())
+    return Review.objects.get(grant=grant)
 
 
 def over() -> set[int]:

@@ -28,7 +28,12 @@ else:
 
 MAX_STAGES = 20
 MAX_PEOPLE = 50
-NEW = {"pending_ttl": 86400, "activation_ttl": 3600, "max_duration": 8 * 3600}
+NEW = {
+    "pending_ttl": 86400,
+    "activation_ttl": 3600,
+    "max_duration": 8 * 3600,
+    "review_within": 86400,
+}
 """Seconds, as `PolicyDraft` has them; a working day at most."""
 ANY = "Choose none to set no condition."
 
@@ -69,6 +74,31 @@ class VersionForm(DressedForm):
         max_length=200, required=False, help_text="What people should write as their reason."
     )
     ticket_required = forms.BooleanField(required=False)
+    emergency_groups = forms.ModelMultipleChoiceField(
+        Group.objects.order_by("name"),
+        required=False,
+        label="May open without approval",
+        help_text="In an emergency, their members. Choose none for nobody.",
+        widget=Several,
+    )
+    emergency_duration = DurationField(
+        required=False, label="An emergency lasts", help_text="Fixed, such as 30 min."
+    )
+    emergency_tells = forms.ModelChoiceField(
+        Group.objects.order_by("name"),
+        required=False,
+        label="Is told of emergencies",
+        help_text="Besides all who would have been asked. May look back at them.",
+        widget=One,
+    )
+    review_within = DurationField(
+        label="Looked back at within", initial=86400, help_text="After an emergency, such as 1 d."
+    )
+    review_all = forms.BooleanField(
+        required=False,
+        label="Look back at every access",
+        help_text="After it has ended, not only at emergencies.",
+    )
 
     def applies_to(self) -> AppliesTo:
         return AppliesTo(
@@ -147,10 +177,21 @@ def version_values(version: PolicyVersion | None) -> dict[str, Any]:
     """What the form of the next version begins with."""
     if version is None:
         return {"based_on": 0, **NEW}
-    fields = ("max_duration", "pending_ttl", "activation_ttl", "reason_hint", "ticket_required")
+    fields = (
+        "max_duration",
+        "pending_ttl",
+        "activation_ttl",
+        "reason_hint",
+        "ticket_required",
+        "emergency_groups",
+        "emergency_duration",
+        "review_within",
+        "review_all",
+    )
     applies_to = AppliesTo.model_validate(version.applies_to).model_dump()
     values = {name: getattr(version, name) for name in fields}
-    return {"based_on": version.number, **applies_to, **values}
+    told = version.emergency_tells_id
+    return {"based_on": version.number, **applies_to, **values, "emergency_tells": told}
 
 
 def stage_values(version: PolicyVersion | None) -> list[dict[str, Any]]:
@@ -181,6 +222,11 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
         activation_ttl=fields["activation_ttl"],
         reason_hint=fields["reason_hint"],
         ticket_required=fields["ticket_required"],
+        emergency_groups=list(fields["emergency_groups"]),
+        emergency_duration=fields["emergency_duration"],
+        emergency_tells=fields["emergency_tells"],
+        review_within=fields["review_within"],
+        review_all=fields["review_all"],
     )
 
 

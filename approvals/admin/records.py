@@ -15,7 +15,7 @@ from django.shortcuts import redirect
 
 from approvals.admin.base import RecordAdmin
 from approvals.lengths import lasting
-from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
+from approvals.models import AccessRequest, Grant, RequestStage, Review, Step, Vote
 from audit import actions, looking
 from audit.models import Event
 
@@ -81,6 +81,14 @@ class GrantAdmin(RecordAdmin):
         if grant.is_abandoned:
             return "abandoned, unsafe"
         return "stuck" if grant.stuck_since else None
+
+
+@admin.register(Review)
+class ReviewAdmin(RecordAdmin):
+    list_display = ["__str__", "person", "grant", "emergency", "due_at", "outcome", "reviewed_by"]
+    list_filter = ["emergency", "outcome", "opened_at"]
+    list_select_related = ["person", "grant", "reviewed_by"]
+    search_fields = ["=id", "=grant__request__id", "=person__username", "note"]
 
 
 @admin.register(Step)

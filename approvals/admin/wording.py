@@ -5,7 +5,7 @@ Reads a version and its stages; nothing is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.contrib.auth.models import Group
@@ -34,11 +34,12 @@ def with_stages(versions: QuerySet[PolicyVersion]) -> QuerySet[PolicyVersion]:
     return versions.prefetch_related(Prefetch("stages", stages.prefetch_related(groups)))
 
 
-def names(versions: Iterable[PolicyVersion]) -> Names:
+def names(versions: Sequence[PolicyVersion]) -> Names:
     """The names that the conditions of all of these need, in two queries."""
     conditions = [AppliesTo.model_validate(version.applies_to) for version in versions]
     level_ids = {pk for one in conditions for pk in one.levels}
     group_ids = {pk for one in conditions for pk in one.requester_groups}
+    group_ids |= {pk for version in versions for pk in version.emergency_groups}
     levels = AccessLevel.objects.filter(pk__in=level_ids).select_related("target")
     return Names(
         levels={level.pk: str(level) for level in levels},
@@ -49,15 +50,22 @@ def names(versions: Iterable[PolicyVersion]) -> Names:
 def sentence(version: PolicyVersion, known: Names) -> str:
     """The version in words, in the order in which people are asked."""
     asked = [_asked(stage) for stage in version.stages.all()]
-    return f"{_governed(version, known)} need {', then '.join(asked)}."
+    said = f"{_governed(version, known)} need {', then '.join(asked)}."
+    if version.emergency_duration:
+        named = _or([known.groups.get(pk, GONE) for pk in version.emergency_groups])
+        said += f" In an emergency {named} may open for {lasting(version.emergency_duration)}."
+    return said
 
 
 def clocks(version: PolicyVersion) -> str:
     """Its lengths of time in words."""
-    return (
+    said = (
         f"Up to {lasting(version.max_duration)}; decided within {lasting(version.pending_ttl)}, "
         f"opened within {lasting(version.activation_ttl)}."
     )
+    if version.review_all:
+        said += f" Looked back at within {lasting(version.review_within)}."
+    return said
 
 
 def _governed(version: PolicyVersion, known: Names) -> str:

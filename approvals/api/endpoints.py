@@ -40,14 +40,14 @@ class Endpoint(APIView):
     gives: ClassVar[type[BaseSerializer[Any]]] = shapes.Shape
     post_status: ClassVar[int] = 200
     creates: ClassVar[bool] = False
-    # Whether what it answers to a POST is shown once, so that no key can have it repeated.
+    # Whether a POST's body or answer holds a secret, so that no key can have it repeated.
     shown_once: ClassVar[bool] = False
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if self.shown_once and request.method == "POST" and repeating.key_of(request) is not None:
             raise ParseError(
-                "What this answers is shown once and not kept. Leave the Idempotency-Key out.",
+                "A secret is sent or answered here, and not kept. Leave the Idempotency-Key out.",
                 code="shown_once",
             )
         if isinstance(request.auth, ApiToken) and self._changes(request):

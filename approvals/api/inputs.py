@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from approvals.models import Decision, TokenKind, TokenScope
-from approvals.states import GrantState, RequestState
+from approvals.states import GrantState, RequestState, ReviewOutcome
 
 
 class Text(serializers.CharField):
@@ -101,6 +101,20 @@ class WishInput(Input):
     starts_at = Moment(default=None, allow_null=True)
 
 
+class EmergencyInput(Input):
+    level = WholeNumber()
+    reason = Text()
+    ticket = Text(default="")
+    confirmation = Text()
+    password = Text()
+
+
+class ReviewInput(Input):
+    outcome = serializers.ChoiceField(choices=ReviewOutcome.choices)
+    note = Text()
+    end_access = serializers.BooleanField(default=False)
+
+
 class VoteInput(Input):
     decision = serializers.ChoiceField(choices=Decision.choices)
     scope_hash = Text()
@@ -152,6 +166,11 @@ class GrantFilter(NoFilter):
     person = Text(required=False)
     approved_after = ZonedMoment(required=False)
     approved_before = ZonedMoment(required=False)
+
+
+class ReviewFilter(NoFilter):
+    awaiting_me = Flag()
+    open = Flag()
 
 
 class TokenFilter(NoFilter):

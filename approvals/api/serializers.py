@@ -19,10 +19,11 @@ from approvals.models import (
     ApiToken,
     Grant,
     RequestStage,
+    Review,
     Target,
     Vote,
 )
-from approvals.states import GrantState, StageState
+from approvals.states import GrantState, ReviewStanding, StageState
 from approvals.workflow import Preview
 from audit import clock
 from audit.models import Event
@@ -322,6 +323,36 @@ def grant_detail(grant: Grant, *, viewer: Person) -> Json:
 
 def _abandonment(asked: Abandonment) -> Json:
     return {"person": asked.person.get_username(), "reason": asked.reason, "at": asked.at}
+
+
+class ReviewOut(serializers.ModelSerializer[Review]):
+    """A review as it is at the time `now` in the context."""
+
+    request = serializers.IntegerField(source="grant.request_id")
+    person = PersonOut()
+    reviewed_by = PersonOut(allow_null=True)
+    standing = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Review
+        fields: tuple[str, ...] = (
+            "id",
+            "request",
+            "grant",
+            "person",
+            "emergency",
+            "standing",
+            "opened_at",
+            "due_at",
+            "outcome",
+            "note",
+            "reviewed_by",
+            "reviewed_at",
+        )
+
+    @extend_schema_field(serializers.ChoiceField(choices=ReviewStanding.choices))
+    def get_standing(self, review: Review) -> str:
+        return str(review.standing(self.context["now"]))
 
 
 class EventOut(serializers.ModelSerializer[Event]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.contrib.auth import authenticate
 from django.db.models import Q, QuerySet
 from django.urls import reverse
 from rest_framework.permissions import IsAuthenticated
@@ -14,19 +15,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from approvals import access, discussion, grants, tokens, workflow
+from approvals import access, discussion, emergency, grants, reviews, tokens, workflow
 from approvals.api import details, inputs, schema, shapes
 from approvals.api import serializers as out
 from approvals.api.endpoints import Endpoint, Listing, Repeatable, matching, one
 from approvals.api.pagination import OldestFirst
 from approvals.api.permissions import (
     IN_PERSON,
+    READS,
     VOTES,
     NoServiceAsks,
     WithinScope,
 )
 from approvals.errors import Invalid, NotAllowed, WrongState
-from approvals.models import AccessLevel, AccessRequest, Grant, Risk, Target
+from approvals.models import AccessLevel, AccessRequest, Grant, Review, Risk, Target
 from approvals.states import GrantState
 from approvals.workflow import Wish
 from audit import clock, log, looking, reading
@@ -143,6 +145,72 @@ class Requests(Listing, Repeatable):
         known = access.visible_requests(self.person)
         asked = _requests(known).filter(pk=error.details.get("request", 0)).first()
         return out.request_detail(asked, viewer=self.person) if asked else None
+
+
+class Emergency(Repeatable):
+    """Opens a level without approval. For people who sign in, never for a token."""
+
+    takes = inputs.EmergencyInput
+    gives = details.RequestDetail
+    post_status = 201
+    creates = True
+    token_scopes = IN_PERSON
+    shown_once = True
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        given = self.body()
+        level, password = given.pop("level"), given.pop("password")
+        if not _known_levels(self.person).filter(pk=level).exists():
+            raise _no_level()
+        # Counted like a sign-in, and so bounded like one.
+        known = authenticate(
+            request._request, username=self.person.get_username(), password=password
+        )
+        opened = emergency.break_glass(
+            level, by=self.person, proven=known is not None and known == self.person, **given
+        )
+        where = reverse("api:request", args=[opened.pk])
+        told = out.request_detail(opened, viewer=self.person)
+        return Response(told, status=self.post_status, headers={"Location": where})
+
+
+class Reviews(Listing):
+    lists = out.ReviewOut
+    filters = inputs.ReviewFilter
+
+    def rows(self, given: dict[str, Any]) -> QuerySet[Review]:
+        rows = reviews.visible(self.person)
+        if given["open"]:
+            rows = rows.filter(reviewed_at__isnull=True)
+        if given["awaiting_me"]:
+            waiting = reviews.waiting_for(self.person, clock.now())
+            rows = rows.filter(pk__in=[one.pk for one in waiting])
+        return rows
+
+    def printed(self, page: list[Review]) -> BaseSerializer[Any]:
+        return out.ReviewOut(page, many=True, context={"now": clock.now()})
+
+
+class OneReview(Repeatable):
+    """GET shows; POST gives it."""
+
+    takes = inputs.ReviewInput
+    gives = out.ReviewOut
+    token_scopes = READS
+
+    def get(self, request: Request, pk: int) -> Response:
+        return Response(self._told(one(reviews.visible(self.person), pk)))
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        found = one(reviews.visible(self.person), kwargs["pk"])
+        return Response(self._told(reviews.review(found.pk, by=self.person, **self.body())))
+
+    def _told(self, review: Review) -> dict[str, Any]:
+        return out.ReviewOut(review, context={"now": clock.now()}).data
+
+    def current(self, error: WrongState) -> dict[str, Any] | None:
+        review = reviews.visible(self.person).filter(pk=self.kwargs["pk"]).first()
+        return self._told(review) if review else None
 
 
 class PreviewRequest(Endpoint):

@@ -1,4 +1,5 @@
-"""The tables. Each may import those before: targets, policies, requests, grants, operations.
+"""The tables. Each may import those before: targets, policies, requests, grants, reviews, and
+operations.
 
 Tokens and answers, of programs that call, stand by themselves.
 """
@@ -22,6 +23,7 @@ from approvals.models.requests import (
     RequestStage,
     Vote,
 )
+from approvals.models.reviews import Review
 from approvals.models.targets import AccessLevel, Environment, Reach, Risk, Target
 from approvals.models.tokens import ApiToken, ServiceAccount, TokenKind, TokenScope
 
@@ -46,6 +48,7 @@ __all__ = [
     "Reconciliation",
     "RequestKind",
     "RequestStage",
+    "Review",
     "Risk",
     "ServiceAccount",
     "Stage",

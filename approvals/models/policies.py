@@ -49,6 +49,18 @@ class PolicyVersion(models.Model):
     activation_ttl = models.PositiveIntegerField(
         help_text="Seconds from approval (or the wanted start) within which access must open."
     )
+    # Ids of the groups whose members may open a level without approval; none means nobody.
+    emergency_groups: models.JSONField[list[int], list[int]] = models.JSONField(default=list)
+    emergency_duration = models.PositiveIntegerField(
+        null=True, help_text="Seconds that an emergency lasts."
+    )
+    emergency_tells = models.ForeignKey(
+        Group, models.PROTECT, null=True, related_name="+", help_text="Is told, and may review."
+    )
+    review_within = models.PositiveIntegerField(
+        default=86400, help_text="Seconds within which somebody has to look back."
+    )
+    review_all = models.BooleanField(default=False)
     published_at = models.DateTimeField(null=True)
     published_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+"
@@ -62,6 +74,12 @@ class PolicyVersion(models.Model):
                 name="version_clocks_run",
                 condition=Q(max_duration__gt=0, pending_ttl__gt=0, activation_ttl__gt=0),
             ),
+            models.CheckConstraint(
+                name="version_emergency_whole",
+                condition=Q(emergency_groups=[], emergency_duration__isnull=True)
+                | (~Q(emergency_groups=[]) & Q(emergency_duration__gt=0)),
+            ),
+            models.CheckConstraint(name="version_review_within", condition=Q(review_within__gt=0)),
         ]
 
     def __str__(self) -> str:

@@ -24,7 +24,15 @@ from psycopg.conninfo import make_conninfo
 from approvals import access, grants, provisioning
 from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
-from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Target, TokenScope
+from approvals.models import (
+    AccessRequest,
+    ApiToken,
+    Grant,
+    RequestStage,
+    Review,
+    Target,
+    TokenScope,
+)
 from approvals.sentences import event_sentence, headline, unspoofed
 from approvals.states import (
     ABANDONED,
@@ -32,6 +40,7 @@ from approvals.states import (
     GrantState,
     Look,
     RequestState,
+    ReviewStanding,
     StageState,
     TokenStanding,
     look,
@@ -116,6 +125,13 @@ def standing(context: Mapping[str, Any], token: ApiToken) -> SafeString:
     """The badge of a token of the API."""
     now_is = token.standing(_now(context))
     return _badge(look(TokenStanding, now_is), str(now_is.label))
+
+
+@register.simple_tag(takes_context=True)
+def review_state(context: Mapping[str, Any], review: Review) -> SafeString:
+    """The badge of a review."""
+    now_is = review.standing(_now(context))
+    return _badge(look(ReviewStanding, now_is), str(now_is.label))
 
 
 @register.filter

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from approvals import access, history, workflow
+from approvals import access, emergency, history, workflow
 from approvals.asking import AskedStage, asked_stages
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
@@ -68,7 +68,7 @@ def _lately_first(levels: QuerySet[AccessLevel], person: Person) -> QuerySet[Acc
 def ask(request: HttpRequest, pk: int) -> HttpResponse:
     """The form for one level; POST submits it."""
     person = viewer(request)
-    level = _level(person, pk)
+    level = requestable(person, pk)
     form = _form(request, level, person)
     if request.method != "POST":
         return _page(request, level, form)
@@ -90,7 +90,7 @@ def ask(request: HttpRequest, pk: int) -> HttpResponse:
 def preview(request: HttpRequest, pk: int) -> HttpResponse:
     """What asking would do: the part for htmx, the whole page with the form kept for others."""
     person = viewer(request)
-    level = _level(person, pk)
+    level = requestable(person, pk)
     form = _form(request, level, person)
     form.is_valid()
     if request.headers.get("HX-Request") != "true":
@@ -99,7 +99,7 @@ def preview(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "approvals/_preview.html", context)
 
 
-def _level(person: Person, pk: int) -> AccessLevel:
+def requestable(person: Person, pk: int) -> AccessLevel:
     return get_object_or_404(access.requestable_levels(person), pk=pk)
 
 
@@ -128,6 +128,7 @@ def _page(
         "form": form,
         "forecast": _forecast(level, form, person),
         "refused": refused,
+        "emergency": emergency.offer(level, person),
         "zone": zone_of(person).key,
     }
     return render(request, "approvals/ask_level.html", context, status=status)

@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from approvals import discussion
+from approvals import discussion, reviews
 from approvals.models import AccessRequest, Grant
 from approvals.views import queue_rows
 from approvals.views.progress import progress, with_progress
@@ -21,11 +21,12 @@ URGENT, ASKED, HELD, MENTIONS = 3, 6, 12, 6  # how many of each fit a page that 
 @never_cache
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    person = viewer(request)
+    person, now = viewer(request), clock.now()
     held = Grant.objects.held_by(person).not_ended().select_related("target", "level")
     asked = AccessRequest.objects.filter(Q(requester=person) | Q(beneficiary=person))
     context = {
-        "now": clock.now(),
+        "now": now,
+        "reviews": reviews.waiting_for(person, now)[:URGENT],
         "held": held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD],
         "waiting": queue_rows.urgent(person, URGENT),
         "mentions": discussion.open_mentions(person)[:MENTIONS],

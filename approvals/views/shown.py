@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
-from approvals import access, chain, history, policy
-from approvals.models import AccessRequest, Grant, RequestStage, Vote
+from approvals import access, chain, history, policy, reviews
+from approvals.models import AccessRequest, Grant, RequestStage, Review, Vote
 from approvals.states import UNDECIDED, GrantState, StageState
 from approvals.views.viewer import viewer
 from audit import log
@@ -61,6 +62,7 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
         "overdue": asked.state in UNDECIDED and policy.is_too_late(asked, loaded),
         "actions": actions,
         "mine": mine,
+        **_review(grant, person, loaded.now),
         "over": _over(asked, grant),
     }
     return context | _fingerprints(context)
@@ -68,6 +70,14 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
 
 def _grant(asked: AccessRequest) -> Grant | None:
     return Grant.objects.filter(request=asked).select_related("beneficiary").first()
+
+
+def _review(grant: Grant | None, person: Person, now: datetime) -> dict[str, Any]:
+    """The look back that is owed for it, and why this person may not give it."""
+    review = Review.objects.with_ground().filter(grant=grant).first() if grant else None
+    if review is None:
+        return {"review": None}
+    return {"review": review, "no_review": reviews.may_review(review, person, now)}
 
 
 def _over(asked: AccessRequest, grant: Grant | None) -> bool:

@@ -16,14 +16,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from approvals import administration, opening
-from approvals.models import AccessRequest, Grant, RequestStage, Step, Vote
+from approvals.models import AccessRequest, Grant, RequestStage, Review, Step, Vote
 from approvals.states import GrantState
 from audit.models import Event
 from debugflow.accounts.models import User
 from tests.approvals.admin_browser import INLINE, browser, staff, url
-from tests.world import World
+from tests.world import World, owe_review
 
-RECORDS = (AccessRequest, RequestStage, Vote, Grant, Step, Event)
+RECORDS = (AccessRequest, RequestStage, Vote, Grant, Step, Review, Event)
 PASSWORD = "correct-horse-7Kq"
 
 
@@ -33,6 +33,7 @@ def lived_in(world: World) -> World:
     administration.save_target(world.target, by=world.ada, clear_secrets={"password": PASSWORD})
     grant = world.approved()
     opening.open_grant(grant.pk, worker="w1")
+    owe_review(grant)
     LogEntry.objects.log_actions(world.ada.pk, [world.target], 2, "Looked after it.")
     return world
 

@@ -17,7 +17,7 @@ from django.urls import reverse
 from approvals import opening
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled
-from tests.world import World
+from tests.world import World, owe_review
 
 # Of the pages themselves, not of what they are about.
 ASIDE = {"django_session", "django_admin_log"}
@@ -50,7 +50,9 @@ CHANGED: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def lived_in(world: World) -> World:
     """Something of every kind is there."""
-    opening.open_grant(world.approved().pk, worker="w1")
+    grant = world.approved()
+    opening.open_grant(grant.pk, worker="w1")
+    owe_review(grant)
     return world
 
 

@@ -16,14 +16,14 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from guardian.shortcuts import assign_perm
 
-from approvals import closing, grants, opening, tokens
+from approvals import closing, emergency, grants, opening, tokens
 from approvals.errors import ProvisionError
-from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Step, Vote
+from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Review, Step, Vote
 from approvals.tokens import TokenWish
 from audit.models import Event
 from debugflow import health
 from tests.conftest import Clock
-from tests.world import World
+from tests.world import HOUR, World, publish
 
 PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
 # Patterns that are regular expressions, by how the table calls them.
@@ -32,7 +32,7 @@ EXPRESSIONS = {
     r"/admin/(?P<url>.*)$": "/admin/<anything>",
     "/api/v1/": "/api/v1/<anything>",
 }
-SEES_RECORDS = ("accessrequest", "requeststage", "vote", "grant", "step", "event")
+SEES_RECORDS = ("accessrequest", "requeststage", "vote", "grant", "step", "review", "event")
 SETS_UP = ("target", "accesslevel", "policy")
 PASSWORD = "a long password"
 
@@ -58,7 +58,8 @@ class Place:
     """A world in which there is something behind every address, and a person in every role.
 
     alice has one request that waits for bob's vote, one access that is open and one that cannot be
-    closed. The auditor reads records and recordings; the administrator sets up what can be asked.
+    closed, and nobody has looked back at her emergency yet. The auditor reads records and
+    recordings; the administrator sets up what can be asked.
     """
 
     world: World
@@ -66,6 +67,7 @@ class Place:
     grant: Grant
     stuck: Grant
     token: ApiToken
+    review: Review
 
     def address(self, route: str) -> str:
         """Where a browser would go for `route`."""
@@ -95,6 +97,7 @@ class Place:
             "grants": self.stuck.pk if failing else self.grant.pk,
             "targets": world.target.pk,
             "levels": world.read.pk,
+            "reviews": self.review.pk,
             "tokens": self.token.pk,
             "settings": self.token.pk,
         }
@@ -106,6 +109,7 @@ class Place:
             "requeststage": RequestStage,
             "vote": Vote,
             "step": Step,
+            "review": Review,
             "event": Event,
         }
         return {
@@ -125,6 +129,11 @@ class Place:
         wish = {"duration": 3600, "reason": "Orders hang since 10:40."}
         vote = {"decision": "approve", "scope_hash": self.waiting.scope_hash}
         reason = {"reason": "Not needed any more."}
+        emergency = {
+            "reason": "Payments are down.",
+            "confirmation": self.world.target.name,
+            "password": PASSWORD,
+        }
         match route.split("/")[-2:]:
             case ["vote", ""]:
                 return vote
@@ -133,6 +142,12 @@ class Place:
             case ["revoke", ""] | ["abandon", ""]:
                 return reason
         match route:
+            case "/ask/<pk>/emergency/":
+                return emergency
+            case "/api/v1/requests/emergency/":
+                return {**emergency, "level": self.world.write.pk}
+            case "/reviews/<pk>/" | "/api/v1/reviews/<pk>/":
+                return {"outcome": "justified", "note": "Needed."}
             case "/ask/<pk>/" | "/ask/<pk>/preview/":
                 return wish
             case "/api/v1/requests/" | "/api/v1/requests/preview/":
@@ -177,11 +192,14 @@ def settle(world: World, clock: Clock) -> Place:
     assign_perm("approvals.audit_target", world.people["auditor"], world.target)
     rights = [f"{verb}_{name}" for verb in ("add", "change", "delete", "view") for name in SETS_UP]
     _appoint(world, "administrator", *rights)
+    oncall = [world.groups["developers"]]
+    publish(world, emergency_groups=oncall, emergency_duration=HOUR // 2)
     stuck = _stuck(world, clock)
     grant = _opened(world, level=world.write)
     wish = TokenWish(name="nightly", scopes=["read"], days=7)
     token = tokens.make(world.alice.pk, by=world.alice, wish=wish).row
-    return Place(world, world.submit(), grant, stuck, token)
+    review = _looked_back_at(world)
+    return Place(world, world.submit(), grant, stuck, token, review)
 
 
 def _opened(world: World, **wish: Any) -> Grant:
@@ -189,6 +207,14 @@ def _opened(world: World, **wish: Any) -> Grant:
     opening.open_grant(grant.pk, worker="w1")
     grant.refresh_from_db()
     return grant
+
+
+def _looked_back_at(world: World) -> Review:
+    """What alice owes for an emergency whose access has ended."""
+    wish = {"reason": "Orders hang, and nobody answers.", "confirmation": world.target.name}
+    request: Any = emergency.break_glass(world.read.pk, by=world.alice, proven=True, **wish)
+    grants.release(request.grant.pk, by=world.alice)
+    return Review.objects.get()
 
 
 def _stuck(world: World, clock: Clock) -> Grant:

@@ -22,6 +22,7 @@ GROUPS = {
         "approvals/vote",
         "approvals/grant",
         "approvals/step",
+        "approvals/review",
         "audit/event",
     ),
     "{set-up}": ("approvals/policy", "approvals/target", "approvals/accesslevel"),
@@ -49,6 +50,8 @@ GET  /ask/                                         in   200  200  200  200  200 
 GET  /ask/<pk>/                                    in   404  200  200  404  404  404  404  404
 POST /ask/<pk>/                                    in   404  302  409  404  404  404  404  404
 POST /ask/<pk>/preview/                            in   404  200  200  404  404  404  404  404
+GET  /ask/<pk>/emergency/                          in   404  200  200  404  404  404  404  404
+POST /ask/<pk>/emergency/                          in   404  302  403  404  404  404  404  404
 GET  /requests/<pk>/                               in   404  404  200  200  200  200  404  200
 POST /requests/<pk>/vote/                          in   404  404  403  302  403  403  404  403
 POST /requests/<pk>/comment/                       in   404  404  302  302  302  302  404  302
@@ -56,6 +59,8 @@ POST /requests/<pk>/cancel/                        in   404  404  302  403  403 
 GET  /queue/                                       in   200  200  200  200  200  200  200  200
 POST /queue/decide/                                in   302  302  302  302  302  302  302  302
 GET  /audit/                                       in   200  200  200  200  200  200  200  200
+GET  /reviews/                                     in   200  200  200  200  200  200  200  200
+POST /reviews/<pk>/                                in   404  404  403  302  403  403  404  403
 GET  /grants/                                      in   200  200  200  200  200  200  200  200
 GET  /grants/<pk>/                                 in   404  404  200  200  200  200  200  200
 POST /grants/<pk>/reveal/                          in   404  404  200  403  403  403  403  403
@@ -89,6 +94,7 @@ GET  /api/v1/levels/<pk>/                          403  404  200  200  404  404 
 GET  /api/v1/requests/                             403  200  200  200  200  200  200  200  200
 POST /api/v1/requests/                             403  422  201  201  422  403  403  403  403
 POST /api/v1/requests/preview/                     403  422  200  200  422  200  200  200  200
+POST /api/v1/requests/emergency/                   403  422  201  403  422  403  403  403  403
 GET  /api/v1/requests/<pk>/                        403  404  404  200  200  200  200  404  200
 POST /api/v1/requests/<pk>/vote/                   403  404  404  403  200  403  403  404  403
 POST /api/v1/requests/<pk>/cancel/                 403  404  404  200  403  403  403  404  403
@@ -102,6 +108,9 @@ POST /api/v1/grants/<pk>/release/                  403  404  404  200  403  403 
 POST /api/v1/grants/<pk>/revoke/                   403  404  404  403  200  200  403  403  403
 POST /api/v1/grants/<pk>/try-again/                403  404  404  200  200  200  403  200  200
 POST /api/v1/grants/<pk>/abandon/                  403  404  404  403  403  200  403  200  200
+GET  /api/v1/reviews/                              403  200  200  200  200  200  200  200  200
+GET  /api/v1/reviews/<pk>/                         403  404  404  200  200  200  200  404  200
+POST /api/v1/reviews/<pk>/                         403  404  404  403  200  403  403  404  403
 GET  /api/v1/events/                               403  200  200  200  200  200  200  200  200
 GET  /api/v1/tokens/                               403  200  200  200  200  200  200  200  200
 POST /api/v1/tokens/                               403  201  201  201  201  201  201  201  201

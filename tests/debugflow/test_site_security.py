@@ -176,7 +176,7 @@ class TestRedirects:
         for route in routes():
             for elsewhere in ELSEWHERE if route in TAKES_NEXT else ELSEWHERE[:1]:
                 client = signed_in(place, who)
-                more = {"query_params": {"next": elsewhere}}
+                more: dict[str, Any] = {"query_params": {"next": elsewhere}}
                 looked = place.send(client, "GET", route, **more)
                 led += [f"GET {route} {elsewhere}"] * leads_elsewhere(looked)
                 form = {**place.body(route), "next": elsewhere}

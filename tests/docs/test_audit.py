@@ -12,7 +12,6 @@ from tests.docs.pages import DOCS, section
 UNREACHED = {
     "accessrequest.pending",
     "accessrequest.changes_requested",
-    "accessrequest.bypassed",
     "requeststage.waiting",
     "requeststage.skipped",
 }

@@ -46,7 +46,17 @@ def test_every_endpoint_is_documented():
 
 
 def sources() -> list[Path]:
-    names = ("errors", "workflow", "grants", "abandoning", "policy", "tokens", "answers")
+    names = (
+        "errors",
+        "workflow",
+        "emergency",
+        "grants",
+        "reviews",
+        "abandoning",
+        "policy",
+        "tokens",
+        "answers",
+    )
     return [*(PACKAGE / f"{name}.py" for name in names), *(PACKAGE / "api").glob("*.py")]
 
 

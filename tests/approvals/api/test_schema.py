@@ -29,7 +29,7 @@ from approvals.api.urls import urlpatterns
 from approvals.models import Grant
 from tests.approvals.api.conftest import As, asked, connection_kept, opened, program
 from tests.approvals.api.test_urls import view_of
-from tests.world import World
+from tests.world import World, owe_review
 
 CHECKS = [
     not_a_server_error,
@@ -206,6 +206,7 @@ def test_whatever_alice_sends_she_is_answered_as_described(
     token = program(world)
     made = alice.get("tokens/").json()["results"][0]["id"]
     ids = {"requests": grant.request_id, "grants": grant.pk, "tokens": made}
+    ids |= {"reviews": owe_review(grant).pk}
     ids |= {"targets": world.target.pk, "levels": world.read.pk}
     cookies = {name: morsel.value for name, morsel in alice.client.cookies.items()}
     in_person = {"headers": {"X-CSRFToken": alice.token}, "cookies": cookies}
