@@ -21,7 +21,14 @@ from debugflow.embedded.story.access import (
     moment,
     take_up,
 )
-from debugflow.embedded.story.cast import ADMIN, PEOPLE, READ_ONLY, READ_WRITE, TARGET
+from debugflow.embedded.story.cast import (
+    ADMIN,
+    PASSWORD,
+    PEOPLE,
+    READ_ONLY,
+    READ_WRITE,
+    TARGET,
+)
 from debugflow.embedded.story.checks import StoryFailed, expect
 from debugflow.embedded.story.holder import SignIns
 from debugflow.embedded.story.narrator import Narrator, in_words
@@ -73,6 +80,7 @@ class Story:
             sign_ins = SignIns(first.credential, since=first.expires_at - 1).start()
             self._release()
             self._revoke()
+            self._emergency()
             last = self._open_before_faults()
             self._first_ends(first, sign_ins)
             self._faults(last)
@@ -244,8 +252,53 @@ class Story:
         )
         return f"refused, {told}"
 
+    def _emergency(self) -> None:
+        self.narrator.scene("4. Meanwhile: nobody answers, and amir is on call")
+        call = "requests/emergency/"
+        body = {
+            "level": self.levels[READ_ONLY]["id"],
+            "reason": "Payments are down, and nobody of dba answers.",
+            "confirmation": TARGET,
+            "password": PASSWORD,
+        }
+        with self.narrator.step("alice, who is not on call, opens without approval") as step:
+            told = self.people["alice"].refused(call, body, status=403, code="not_eligible")
+            step.outcome = f"refused, {told}"
+        with self.narrator.step("amir does, with his password") as step:
+            access = self._opened_without_approval(body)
+            took = self.narrator.measure(
+                "emergency → first query answered", access.to_usable, at_most=OPENS_WITHIN
+            )
+            step.outcome = f"account {access.account} answers {took} later; it is no approval"
+        with self.narrator.step("amir does so again before anybody has looked back at it") as step:
+            told = self.people["amir"].refused(call, body, status=403, code="review_open")
+            step.outcome = f"refused, {told}"
+        with self.narrator.step("carol looks back at it and takes it away") as step:
+            step.outcome = self._looked_back_at(access)
+
+    def _opened_without_approval(self, body: Mapping[str, Any]) -> Access:
+        amir, began = self.people["amir"], time.time()
+        request = amir.post("requests/emergency/", dict(body), status=201)
+        expect("the request", expected="bypassed", got=request["state"])
+        access = take_up(amir, request, approved_at=began, production=self.site.production)
+        self.accesses.append(access)
+        return access
+
+    def _looked_back_at(self, access: Access) -> str:
+        carol = self.people["carol"]
+        owed = carol.get("reviews/", awaiting_me="true")["results"]
+        expect(
+            "reviews that wait for carol", expected=[access.grant], got=[r["grant"] for r in owed]
+        )
+        began = time.time()
+        found = {"outcome": "needs_action", "note": "The shop is up again.", "end_access": True}
+        carol.post(f"reviews/{owed[0]['id']}/", found)
+        ended = access.session.ended_at(by=began + CUT_WITHIN)
+        took = self.narrator.measure("review → session closed", ended - began, at_most=CUT_WITHIN)
+        return f"needs action; his session was closed after {took}"
+
     def _open_before_faults(self) -> Access:
-        self.narrator.scene(f"4. amir has {FAULT} seconds; then things will break")
+        self.narrator.scene(f"5. amir has {FAULT} seconds; then things will break")
         with self.narrator.step(f"amir asks for {READ_ONLY}, bob and carol approve") as step:
             access = self._opened("amir", READ_ONLY, duration=FAULT, reason="Count orders.")
             step.outcome = f"{access.account} answers"
@@ -299,7 +352,7 @@ class Story:
             step.outcome = f"closed {took} after his time was up, by {_closer(access)}"
 
     def _recovery(self) -> None:
-        self.narrator.scene("5. Both are started again")
+        self.narrator.scene("6. Both are started again")
         with self.narrator.step("Valkey and worker-a start") as step:
             began = time.time()
             self.site.runtime.valkey.start()
@@ -334,7 +387,7 @@ class Story:
         with self.narrator.step("what is left on the target of all accounts") as step:
             for access in self.accesses:
                 if access.told()["state"] != "ended":
-                    access.wait_until_ended(reason="released")
+                    access.wait_until_ended(reason=access.told()["end_reason"])
             accounts = [access.account for access in self.accesses]
             oids = [access.oid for access in self.accesses]
             left = leftovers(self.site.production, accounts, oids)

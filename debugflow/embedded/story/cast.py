@@ -8,11 +8,12 @@ MEMBERS: Final = {
     "dba": ("bob", "dan", "dora"),
     "security": ("carol", "dora"),
     "owners": ("olga",),
+    "oncall": ("amir",),
 }
 ADMIN: Final = "ada"
 PEOPLE: Final = {
     "alice": "developer; may ask",
-    "amir": "developer; may ask",
+    "amir": "developer, on call; may ask, and open in an emergency",
     "bob": "dba; decides first",
     "dan": "dba; decides first",
     "carol": "security; decides second",

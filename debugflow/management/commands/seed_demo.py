@@ -114,7 +114,8 @@ def _levels(target: Target, *, by: User) -> list[AccessLevel]:
 
 
 def _policy(groups: dict[str, Group], *, by: User) -> None:
-    """One of dba, then one of security, for whatever is asked for in production."""
+    """One of dba, then one of security, for whatever is asked for in production; whoever is on call
+    opens for a quarter of an hour in an emergency."""
     policy = Policy.objects.filter(name=cast.POLICY).first()
     if policy is None:
         policy = administration.change_policy(Policy(name=cast.POLICY, rank=10), by=by)
@@ -128,6 +129,9 @@ def _policy(groups: dict[str, Group], *, by: User) -> None:
         applies_to=AppliesTo(environments=[Environment.PRODUCTION]),
         stages=stages,
         max_duration=4 * HOUR,
+        emergency_groups=[groups["oncall"]],
+        emergency_duration=HOUR // 4,
+        emergency_tells=groups["security"],
         reason_hint="What is broken, and what do you mean to look at?",
     )
     administration.publish(policy, draft, based_on=None, by=by)

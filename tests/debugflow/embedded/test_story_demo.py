@@ -97,6 +97,8 @@ def test_every_step_holds_and_nothing_is_left(manage, place):
         "end of the time → account verified gone",
         "release → session closed",
         "owner's revoke → running query dead",
+        "emergency → first query answered",
+        "review → session closed",
         "worker and broker dead: end → session closed",
         "after the restart: last approval → first query",
     ):
