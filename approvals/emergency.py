@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from approvals import grants, policy, reviews, workflow
 from approvals.errors import Invalid, NotAllowed
@@ -115,8 +115,7 @@ def break_glass(
 def _owe_review(grant: Grant, *, now: datetime) -> None:
     """In the same transaction: of two emergencies of one person at once, one is refused here."""
     try:
-        with transaction.atomic():
-            reviews.open_for([grant], emergency=True, now=now)
+        reviews.open_for([grant], emergency=True, now=now)
     except IntegrityError as error:
         if "review_one_open_emergency" not in str(error):
             raise

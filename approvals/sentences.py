@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
-from approvals.states import EndReason, ReviewOutcome
+from approvals.states import EndReason, RequestState, ReviewOutcome
 from audit.looking import SEARCHED
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ def tell_also(tellers: Mapping[str, Teller]) -> None:
 
 def headline(request: AccessRequest) -> str:
     """“alice asks for read-only on orders for 1 h”."""
+    what = f"{request.level.name} on {request.target.name} for {lasting(request.duration)}"
+    if request.state == RequestState.BYPASSED:
+        return f"{request.requester} opened {what} without approval"
     asks = f"{request.requester} asks"
     if request.beneficiary_id != request.requester_id:
         asks += f", for {request.beneficiary},"
-    level, target = request.level.name, request.target.name
-    return f"{asks} for {level} on {target} for {lasting(request.duration)}"
+    return f"{asks} for {what}"
 
 
 def saying(words: str) -> Teller:

@@ -414,7 +414,9 @@ class TestPages:
         shown = answer.content.decode()
         assert "Emergency" in shown
         assert "Skipped" in shown
-        assert "alice took emergency access without a chain" in shown
+        assert "alice opened read-only on orders for 30 min without approval" in shown
+        assert shown.index("alice took emergency access") < shown.index("asks for a look back")
+        assert "not asked: bob, dan, dora" in shown
         assert "Nobody decides about their own access" in shown
         owed = Review.objects.get()
         assert f"{where}#review" in bob.get("/").content.decode()

@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page
 
 from debugflow.embedded.installation import Installation
 from debugflow.embedded.state import CHECKOUT, scratch
+from debugflow.embedded.story import cast
 from tests.browser import chromium
 from tests.browser.people import WIDTHS, Person, Theme, sign_in
 
@@ -70,12 +71,14 @@ class Shot:
 
 @dataclass(frozen=True)
 class Story:
-    """The addresses of a request that waits, one whose access is open, that access, and a form."""
+    """The addresses of a request that waits, one whose access is open, that access, a form, and an
+    emergency."""
 
     waiting: str
     opened: str
     grant: str
     form: str
+    bypassed: str
 
 
 def main(folder: Path) -> int:
@@ -125,7 +128,18 @@ def _story(browser: Browser, url: str) -> Story:
     alice.page.goto("/ask/")
     alice.page.get_by_role("link", name=re.compile("Ask for")).first.click()
     alice.page.wait_for_url("**/ask/*/")
-    return Story(waiting, opened, grant, alice.page.url)
+    form = alice.page.url
+    return Story(waiting, opened, grant, form, _emergency(sign_in(browser, url, "amir").page, form))
+
+
+def _emergency(page: Page, form: str) -> str:
+    page.goto(f"{form}emergency/")
+    page.get_by_label("Why it cannot wait").fill("Payments are down, and nobody of dba answers.")
+    page.get_by_label(re.compile("to confirm")).fill(cast.TARGET)
+    page.get_by_label(re.compile("^Your password")).fill(cast.PASSWORD)
+    page.get_by_role("button", name=re.compile("^Open for")).click()
+    page.wait_for_url("**/requests/*/")
+    return page.url
 
 
 def _ask(page: Page, level: str, reason: str) -> str:
@@ -144,6 +158,10 @@ def _shots(story: Story) -> Iterator[Shot]:
     yield Shot("alice", "request", story.opened)
     yield Shot("alice", "grant", story.grant)
     yield Shot("amir", "ask-level", story.form)
+    yield Shot("amir", "emergency", f"{story.form}emergency/")
+    yield Shot("amir", "bypassed", story.bypassed)
+    yield Shot("carol", "bypassed", story.bypassed)
+    yield Shot("carol", "reviews", "/reviews/")
     yield Shot("alice", "grants", "/grants/")
     yield Shot("alice", "settings", "/settings/")
     yield Shot("bob", "home", "/")
