@@ -17,7 +17,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from approvals import holders, provisioning, targets, workflow
+from approvals import holders, provisioning, republishing, targets, workflow
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.models import (
     AccessLevel,
@@ -34,6 +34,7 @@ from approvals.models import (
 )
 from approvals.policy import AppliesTo
 from approvals.provisioning.base import Provisioner, parsed
+from approvals.republishing import Pending
 from approvals.states import UNDECIDED
 from approvals.transition import actor
 from audit import clock, log
@@ -320,15 +321,23 @@ class PolicyDraft:
 @_verb
 @transaction.atomic
 def publish(
-    policy: Policy, draft: PolicyDraft, *, based_on: PolicyVersion | None, by: Person
+    policy: Policy,
+    draft: PolicyDraft,
+    *,
+    based_on: PolicyVersion | None,
+    by: Person,
+    pending: str = Pending.KEEP,
 ) -> PolicyVersion:
     """Make `draft` the policy's next version, in force from now on for new requests.
 
-    Requests keep the version they were asked under. `based_on` is the version that the draft was
-    made from, None if there was none. Raises NotAllowed; WrongState, code `newer_version`, if
-    another has been published since; Invalid for what could not work.
+    `pending` says what becomes of the undecided ones, by default nothing. `based_on` is the version
+    that the draft was made from, None if there was none. Raises NotAllowed; WrongState, code
+    `newer_version`, if another has been published since; Invalid for what could not work.
     """
-    return _publish(policy, draft, based_on=based_on, by=by)
+    version = _publish(policy, draft, based_on=based_on, by=by)
+    with log.batch():
+        republishing.settle(policy, pending, by=by)
+    return version
 
 
 @_verb

@@ -15,9 +15,11 @@ MOVES: Final = (
 VERBS: Final = (
     "accessrequest.submitted",
     "accessrequest.rescoped",
+    "accessrequest.reevaluated",
     "vote.cast",
     "vote.replaced",
     "vote.voided",
+    "vote.carried",
     "comment.added",
     "grant.attempt_failed",
     "grant.cut",

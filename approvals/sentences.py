@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Teller = Callable[["Event", dict[str, Any]], str]
 
+VOID_REASONS: Final = {
+    "left": "its author had left",
+    "policy_changed": "the policy asks others now",
+}
 VOTED: Final = {"approve": "approved", "deny": "denied"}
 STEPS: Final = {"open": "opening it", "cut": "cutting it off", "clean": "cleaning up"}
 # Why a verb said no, by its reason code, to follow "and was refused: ".
@@ -54,6 +58,7 @@ REASONS: Final = {
     "token_revoked": "the token was revoked",
     "token_risk": "no token decides about so much",
     "token_unknown": "there is no such token",
+    "too_many_pending": "too many requests wait under it",
     "unfillable": "nobody could decide it",
     "unknown_kind": "there is no such kind of target",
     "unpublishable": "the policy could not work",
@@ -218,8 +223,17 @@ def _rescoped(event: Event, data: dict[str, Any]) -> str:
     return f"changed what is asked for ({changed}), so the chain began anew"
 
 
+def _reevaluated(event: Event, data: dict[str, Any]) -> str:
+    return f"put it under {event.policy_version} instead of {data.get('before', 'another')}"
+
+
+def _carried(event: Event, data: dict[str, Any]) -> str:
+    who, voted = data.get("voter", "somebody"), VOTED.get(data.get("decision", ""), "voted")
+    return f"let it stand in “{data.get('stage', '')}” that {who} {voted}"
+
+
 def _voided(event: Event, data: dict[str, Any]) -> str:
-    why = "its author had left" if data.get("reason") == "left" else "what it was for has changed"
+    why = VOID_REASONS.get(str(data.get("reason")), "what it was for has changed")
     return f"made the vote of {data.get('voter', 'somebody')} void: {why}"
 
 
@@ -305,6 +319,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.expired": _with_note("closed the request"),
     "accessrequest.bypassed": _with_note("took emergency access without a chain"),
     "accessrequest.rescoped": _rescoped,
+    "accessrequest.reevaluated": _reevaluated,
     "requeststage.waiting": _stage("put “{stage}” back to wait"),
     "requeststage.open": _stage("opened “{stage}” for votes"),
     "requeststage.passed": _stage("filled the last place in “{stage}”"),
@@ -314,6 +329,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "vote.cast": _voted,
     "vote.replaced": _voted_anew,
     "vote.voided": _voided,
+    "vote.carried": _carried,
     "comment.added": saying("commented"),
     "grant.scheduled": saying("scheduled the access"),
     "grant.provisioning": saying("began to open the access"),

@@ -413,7 +413,7 @@ def _advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now:
                 _approve(request, by=by, now=now)
         case chain.Verdict.DENIED:
             move(now_cast.stages[index], StageState.DENIED, by=by, at=now)
-            _decide(request, RequestState.DENIED, by=by, now=now)
+            decide(request, RequestState.DENIED, by=by, now=now)
         case chain.Verdict.OPEN:
             pass
         case chain.Verdict.UNFILLABLE:
@@ -421,13 +421,14 @@ def _advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now:
 
 
 def _approve(request: AccessRequest, *, by: Person, now: datetime) -> None:
-    _decide(request, RequestState.APPROVED, by=by, now=now)
+    decide(request, RequestState.APPROVED, by=by, now=now)
     grants.schedule(request, by=by, now=now)
 
 
-def _decide(
+def decide(
     request: AccessRequest, to: RequestState, *, by: object, now: datetime, note: str = ""
 ) -> None:
+    """Bring a request whose lock the caller has to its end, with its stages."""
     request.decided_at, request.decision_note = now, note[:NOTE_MAX]
     if to != RequestState.APPROVED:
         _close_stages(request, by=by, now=now)
@@ -456,7 +457,7 @@ def cancel(request_id: int, *, by: Person) -> AccessRequest:
     now = request.locked_at
     if (refusal := policy.may_cancel(request, by)) is not None:
         raise refusal.error()
-    _decide(request, RequestState.CANCELLED, by=by, now=now, note="Taken back.")
+    decide(request, RequestState.CANCELLED, by=by, now=now, note="Taken back.")
     return request
 
 
@@ -472,7 +473,7 @@ def expire(request_id: int) -> AccessRequest | None:
     now = request.locked_at
     if (over := _over(request, now)) is None:
         return None
-    _decide(request, over[0], by=SYSTEM, now=now, note=over[1])
+    decide(request, over[0], by=SYSTEM, now=now, note=over[1])
     return request
 
 
@@ -512,14 +513,14 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
     _close_stages(request, by=by, now=now)
     plan = policy.plan(request.policy_version, barred=policy.barred_from(request))
     if plan.obstacle:
-        _decide(request, RequestState.CANCELLED, by=by, now=now, note=plan.obstacle)
+        decide(request, RequestState.CANCELLED, by=by, now=now, note=plan.obstacle)
     else:
         _ask(request, plan, by=by, now=now)
 
 
 def _void_votes(request: AccessRequest, *, by: Person, now: datetime) -> None:
     for cast in Vote.objects.counting().filter(stage__request=request).select_related("voter"):
-        _void(cast, request, "scope_changed", by=by, now=now)
+        void(cast, request, "scope_changed", by=by, now=now)
 
 
 def _void_left(request: AccessRequest, cast: policy.Chain, *, by: Person, now: datetime) -> None:
@@ -528,10 +529,49 @@ def _void_left(request: AccessRequest, cast: policy.Chain, *, by: Person, now: d
     left = cast.states[index].approvals - cast.states[index].standing_approvals
     for vote_ in cast.votes:
         if vote_.stage_id == cast.stages[index].pk and vote_.voter_id in left:
-            _void(vote_, request, "left", by=by, now=now)
+            void(vote_, request, "left", by=by, now=now)
 
 
-def _void(cast: Vote, request: AccessRequest, reason: str, *, by: Person, now: datetime) -> None:
+def begin_round(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime) -> None:
+    """End the stages of the round before and ask anew, as `plan` says."""
+    _close_stages(request, by=by, now=now)
+    _ask(request, plan, by=by, now=now)
+
+
+def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime) -> None:
+    """Let a vote of an earlier round count in the stage that is open now.
+
+    It keeps its author, its time and the scope they saw; the old row is replaced by it. The caller
+    has the request's lock and has seen that its author may cast it.
+    """
+    before = policy.load_chain(request, now=now)
+    stage = before.stages[before.require_open()]
+    given.replaced_at = now
+    given.save(update_fields=["replaced_at"])
+    new = Vote.objects.create(
+        stage=stage,
+        voter=given.voter,
+        decision=given.decision,
+        comment=given.comment,
+        scope_hash=given.scope_hash,
+        voted_at=given.voted_at,
+    )
+    log.record(
+        "vote.carried",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=given.scope_hash,
+        policy_version=str(request.policy_version),
+        voter=given.voter.get_username(),
+        decision=given.decision,
+        stage=stage.name,
+    )
+    _advance(request, before.with_vote(new), by=by, now=now)
+
+
+def void(cast: Vote, request: AccessRequest, reason: str, *, by: Person, now: datetime) -> None:
+    """Let a vote count no more; `reason` is for programs."""
     cast.voided_at, cast.void_reason = now, reason
     cast.save(update_fields=["voided_at", "void_reason"])
     log.record(

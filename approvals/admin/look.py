@@ -40,6 +40,10 @@ class Choices(widgets.UnfoldAdminCheckboxSelectMultipleWidget):  # type: ignore[
     """Boxes, for a few choices."""
 
 
+class Picked(widgets.UnfoldAdminRadioSelectWidget):  # type: ignore[misc]
+    """One of a few, all in sight."""
+
+
 class Several(widgets.UnfoldAdminSelect2MultipleWidget):  # type: ignore[misc]
     """For many choices: found by typing. Without scripts a plain list."""
 

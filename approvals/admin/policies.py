@@ -29,6 +29,7 @@ from approvals.admin.publishing import (
 )
 from approvals.admin.simulating import SimulationForm
 from approvals.models import Policy, PolicyVersion
+from approvals.republishing import Pending
 
 SHOWN_VERSIONS = 50
 MOST_WARNINGS = 5  # that are told after a change; the list tells all
@@ -186,8 +187,10 @@ class PolicyAdmin(VerbAdmin):
         stages: Any,
         verb: Callable[..., T],
     ) -> T:
-        based_on = form.cleaned_data["based_on"]
-        return verb(policy, draft(form, stages), based_on=based_on, by=request.user)
+        fields = form.cleaned_data
+        written, by = draft(form, stages), request.user
+        pending = fields["pending"] or Pending.KEEP
+        return verb(policy, written, based_on=fields["based_on"], by=by, pending=pending)
 
     def _published(
         self, request: HttpRequest, policy: Policy, version: PolicyVersion

@@ -7,19 +7,21 @@ unknown group, an unreadable time) is refused here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.auth.models import Group
 
-from approvals import administration, lint
+from approvals import administration, lint, republishing
 from approvals.admin import wording
 from approvals.admin.fields import CountedGroupsField, DurationField, LabelsField
-from approvals.admin.look import Choices, DressedForm, One, Several, dress
+from approvals.admin.look import Choices, DressedForm, One, Picked, Several, dress
 from approvals.administration import PolicyDraft, StageDraft
 from approvals.lint import Warned
 from approvals.models import AccessLevel, Environment, Policy, PolicyVersion, Risk, Stage
 from approvals.policy import AppliesTo
+from approvals.republishing import Fate, Foresight, Pending
 
 if TYPE_CHECKING:
     StageFormSetBase = forms.BaseFormSet["StageForm"]
@@ -28,6 +30,7 @@ else:
 
 MAX_STAGES = 20
 MAX_PEOPLE = 50
+FATES_SHOWN = 50
 NEW = {
     "pending_ttl": 86400,
     "activation_ttl": 3600,
@@ -74,6 +77,14 @@ class VersionForm(DressedForm):
         max_length=200, required=False, help_text="What people should write as their reason."
     )
     ticket_required = forms.BooleanField(required=False)
+    pending = forms.ChoiceField(
+        choices=Pending.choices,
+        initial=Pending.KEEP,
+        required=False,
+        label="Requests that wait",
+        help_text="“See its effect” tells of each what would become of it.",
+        widget=Picked,
+    )
     emergency_groups = forms.ModelMultipleChoiceField(
         Group.objects.order_by("name"),
         required=False,
@@ -230,10 +241,12 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
     )
 
 
-def publish(policy: Policy, written: PolicyDraft, *, based_on: int, by: Any) -> PolicyVersion:
+def publish(
+    policy: Policy, written: PolicyDraft, *, based_on: int, by: Any, pending: str
+) -> PolicyVersion:
     """Publish over the version of that number, 0 for none; raises what the verb raises."""
     base = policy.versions.filter(number=based_on).first()
-    return administration.publish(policy, written, based_on=base, by=by)
+    return administration.publish(policy, written, based_on=base, by=by, pending=pending)
 
 
 @dataclass(frozen=True)
@@ -243,15 +256,28 @@ class Effect:
     sentence: str
     clocks: str
     warnings: tuple[tuple[str, Warned], ...]
+    pending: str
+    foreseen: Foresight
+
+    @property
+    def shown(self) -> list[Fate]:
+        return self.foreseen.weighed[:FATES_SHOWN]
+
+    @property
+    def more(self) -> int:
+        return max(0, len(self.foreseen.weighed) - FATES_SHOWN)
 
 
-def rehearse(policy: Policy, written: PolicyDraft, *, based_on: int, by: Any) -> Effect:
+def rehearse(
+    policy: Policy, written: PolicyDraft, *, based_on: int, by: Any, pending: str
+) -> Effect:
     """What publishing would do, which is taken back; raises what the verb raises."""
     base = policy.versions.filter(number=based_on).first()
-    return administration.rehearse(policy, written, based_on=base, by=by, look=_effect)
+    look = partial(_effect, by=by, pending=pending)
+    return administration.rehearse(policy, written, based_on=base, by=by, look=look)
 
 
-def _effect(version: PolicyVersion) -> Effect:
+def _effect(version: PolicyVersion, *, by: Any, pending: str) -> Effect:
     loaded = wording.with_stages(PolicyVersion.objects.filter(pk=version.pk)).get()
     warned = lint.look()
     return Effect(
@@ -262,4 +288,6 @@ def _effect(version: PolicyVersion) -> Effect:
             for policy in Policy.objects.filter(pk__in=warned).order_by("rank")
             for warning in warned[policy.pk]
         ),
+        pending=pending,
+        foreseen=republishing.foresee(version.policy, by=by),
     )

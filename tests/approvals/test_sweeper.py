@@ -268,14 +268,14 @@ def _is_expired(request: AccessRequest) -> bool:
 
 def test_one_request_that_cannot_be_closed_keeps_no_other_open(world: World, clock, monkeypatch):
     broken, sound = world.submit("alice"), world.submit("amir")
-    decide = workflow._decide
+    decide = workflow.decide
 
     def fail(request: AccessRequest, *args: Any, **kwargs: Any) -> None:
         if request.pk == broken.pk:
             raise RuntimeError("a defect")
         decide(request, *args, **kwargs)
 
-    monkeypatch.setattr(workflow, "_decide", fail)
+    monkeypatch.setattr(workflow, "decide", fail)
     clock.forward(86400)
     with sweeping():
         eventually(lambda: AccessRequest.objects.get(pk=sound.pk).state == RequestState.EXPIRED)
