@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -40,11 +41,22 @@ class AskForm(forms.Form):
     )
 
     def __init__(
-        self, data: Mapping[str, Any] | None = None, *, limit: int, zone: ZoneInfo, **more: Any
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        limit: int,
+        zone: ZoneInfo,
+        wish: Wish | None = None,
+        **more: Any,
     ) -> None:
+        """`wish` is what it begins with, if somebody has asked already."""
         self.limit, self.zone = limit, zone
         within = [seconds for seconds in CHIPS if seconds <= limit] or [limit]
-        super().__init__(data, initial={"duration": str(within[min(1, len(within) - 1)])}, **more)
+        initial: dict[str, Any] = {"duration": str(within[min(1, len(within) - 1)])}
+        if wish is not None:
+            within = sorted({*within, wish.duration})
+            initial = {**asdict(wish), "duration": str(wish.duration)}
+        super().__init__(data, initial=initial, **more)
         chips = [(str(seconds), lasting(seconds)) for seconds in within]
         self.choices = [*chips, (OTHER, "other")]
         self.fields["duration"] = forms.ChoiceField(widget=forms.RadioSelect, choices=self.choices)

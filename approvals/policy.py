@@ -23,12 +23,13 @@ from approvals.models import (
     AccessRequest,
     Decision,
     PolicyVersion,
+    RequestKind,
     RequestStage,
     Stage,
     StageGroup,
     Vote,
 )
-from approvals.states import RequestState, StageState
+from approvals.states import UNDECIDED, RequestState, StageState
 from audit import clock
 
 if TYPE_CHECKING:
@@ -399,8 +400,7 @@ def may_vote(
     """Why `person` may not cast this vote now, or None if they may."""
     index = chain_.index
     if request.state != RequestState.PENDING or index is None:
-        label = RequestState(request.state).label.lower()
-        return Refusal("wrong_state", f"This request is {label}; there is nothing left to decide.")
+        return _not_pending(request)
     if (late := _too_late(request, chain_)) is not None:
         return late
     if person.pk in barred_from(request):
@@ -411,6 +411,13 @@ def may_vote(
         return _may_deny(chain_, index, person)
     effect = chain.vote_effect(_before_replacing(chain_, index, person), index, person.pk)
     return _explain(chain_, effect)
+
+
+def _not_pending(request: AccessRequest) -> Refusal:
+    if request.state == RequestState.CHANGES_REQUESTED:
+        return Refusal("wrong_state", "It was sent back, and comes again once it was changed.")
+    label = RequestState(request.state).label.lower()
+    return Refusal("wrong_state", f"This request is {label}; there is nothing left to decide.")
 
 
 def _too_late(request: AccessRequest, chain_: Chain) -> Refusal | None:
@@ -501,7 +508,27 @@ def permitted_actions(
         "approve": may_vote(request, chain_, person, Decision.APPROVE),
         "deny": may_vote(request, chain_, person, Decision.DENY),
         "cancel": may_cancel(request, person),
+        "send_back": may_send_back(request, chain_, person),
+        "edit": may_edit(request, chain_, person),
     }
+
+
+def may_send_back(request: AccessRequest, chain_: Chain, person: Person) -> Refusal | None:
+    """Whoever may deny it may ask for changes instead."""
+    if request.kind != RequestKind.ACCESS:
+        return Refusal("wrong_state", "This is approved or denied as it is.")
+    return may_vote(request, chain_, person, Decision.DENY)
+
+
+def may_edit(request: AccessRequest, chain_: Chain, person: Person) -> Refusal | None:
+    """Whoever asked, while it is undecided. Nobody else speaks for them."""
+    if person.pk != request.requester_id:
+        return Refusal("not_yours", "Only whoever asked for this can change it.")
+    if request.kind != RequestKind.ACCESS:
+        return Refusal("wrong_state", "This cannot be changed. Cancel it and ask again.")
+    if request.state not in UNDECIDED or is_too_late(request, chain_):
+        return Refusal("wrong_state", "It is not undecided any more; ask anew.")
+    return None
 
 
 def may_cancel(request: AccessRequest, person: Person) -> Refusal | None:

@@ -22,6 +22,12 @@ VOID_REASONS: Final = {
     "left": "its author had left",
     "policy_changed": "the policy asks others now",
 }
+EDITED: Final = {
+    "duration": "how long it lasts",
+    "reason": "why it is needed",
+    "ticket": "the ticket",
+    "starts_at": "when it starts",
+}
 VOTED: Final = {"approve": "approved", "deny": "denied"}
 STEPS: Final = {"open": "opening it", "cut": "cutting it off", "clean": "cleaning up"}
 # Why a verb said no, by its reason code, to follow "and was refused: ".
@@ -59,6 +65,7 @@ REASONS: Final = {
     "token_risk": "no token decides about so much",
     "token_unknown": "there is no such token",
     "too_many_pending": "too many requests wait under it",
+    "unchanged": "nothing was changed",
     "unfillable": "nobody could decide it",
     "unknown_kind": "there is no such kind of target",
     "unpublishable": "the policy could not work",
@@ -227,6 +234,12 @@ def _reevaluated(event: Event, data: dict[str, Any]) -> str:
     return f"put it under {event.policy_version} instead of {data.get('before', 'another')}"
 
 
+def _edited(event: Event, data: dict[str, Any]) -> str:
+    after = data.get("after") or {}
+    names = [EDITED.get(name, name) for name in after]
+    return f"changed {' and '.join(names) or 'what they ask for'}"
+
+
 def _carried(event: Event, data: dict[str, Any]) -> str:
     who, voted = data.get("voter", "somebody"), VOTED.get(data.get("decision", ""), "voted")
     return f"let it stand in “{data.get('stage', '')}” that {who} {voted}"
@@ -311,7 +324,7 @@ def naming(words: str) -> Teller:
 
 TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.submitted": _submitted,
-    "accessrequest.pending": saying("put the request back to be decided"),
+    "accessrequest.pending": saying("asked for it again"),
     "accessrequest.changes_requested": _with_note("asked for changes"),
     "accessrequest.approved": saying("completed the chain: approved"),
     "accessrequest.denied": _with_note("ended the request: denied"),
@@ -320,6 +333,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.bypassed": _with_note("took emergency access without a chain"),
     "accessrequest.rescoped": _rescoped,
     "accessrequest.reevaluated": _reevaluated,
+    "accessrequest.edited": _edited,
     "requeststage.waiting": _stage("put “{stage}” back to wait"),
     "requeststage.open": _stage("opened “{stage}” for votes"),
     "requeststage.passed": _stage("filled the last place in “{stage}”"),
@@ -376,6 +390,8 @@ TELLERS: Final[dict[str, Teller]] = {
     "token.made": naming("made a token of the API:"),
     "token.revoked": _token_revoked,
     "token.used": _token_used,
+    "send_back.refused": _refused("send it back"),
+    "edit.refused": _refused("change it"),
     "emergency.refused": _refused("open access without approval"),
     "review.refused": _refused("look back at it"),
     "token.refused": _refused("use a token"),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from django.urls import path
 
-from approvals.views import ask, emergency, grants, home, queue, queue_bulk, requests, reviews
+from approvals.views import (
+    ask,
+    editing,
+    emergency,
+    grants,
+    home,
+    queue,
+    queue_bulk,
+    requests,
+    reviews,
+)
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -14,6 +24,8 @@ urlpatterns = [
     path("ask/<int:pk>/emergency/", emergency.emergency, name="emergency"),
     path("requests/<int:pk>/", requests.show, name="request"),
     path("requests/<int:pk>/vote/", requests.vote, name="request-vote"),
+    path("requests/<int:pk>/send-back/", editing.send_back, name="request-send-back"),
+    path("requests/<int:pk>/edit/", editing.edit, name="request-edit"),
     path("requests/<int:pk>/comment/", requests.comment, name="request-comment"),
     path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
     path("queue/", queue.queue, name="queue"),

@@ -116,16 +116,21 @@ def hold_level(level_id: int) -> AccessLevel:
 def _consider(level: AccessLevel, *, by: Person, wish: Wish, now: datetime) -> Preview:
     choice = policy.choose(level, by)
     version = choice.version
-    limit, whose = level.max_duration, f"the level {level.name}"
-    if version is not None and version.max_duration < limit:
-        limit, whose = version.max_duration, f"the policy {version.policy.name}"
-    problem = not_askable(level, by) or _wrong(wish, version, limit, whose, now)
+    limit, whose = limit_of(level, version)
+    problem = not_askable(level, by) or wrong_wish(wish, version, limit, whose, now)
     if version is None:
         return Preview(None, policy.Plan(()), limit, whose, problem or unmatched(level, choice))
     plan = policy.plan(version, barred={by.pk})
     if plan.obstacle:
         problem = problem or Invalid(plan.obstacle, code="unfillable")
     return Preview(version, plan, limit, whose, problem or _asked_already(level, by))
+
+
+def limit_of(level: AccessLevel, version: PolicyVersion | None) -> tuple[int, str]:
+    """The longest that may be asked for, in seconds, and whose limit that is."""
+    if version is not None and version.max_duration < level.max_duration:
+        return version.max_duration, f"the policy {version.policy.name}"
+    return level.max_duration, f"the level {level.name}"
 
 
 def not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
@@ -143,9 +148,10 @@ def not_askable(level: AccessLevel, by: Person) -> NotAllowed | None:
     return None
 
 
-def _wrong(
+def wrong_wish(
     wish: Wish, version: PolicyVersion | None, limit: int, whose: str, now: datetime
 ) -> Invalid | None:
+    """What cannot be asked for like that, by field; `limit` and `whose` as `limit_of` has them."""
     fields = wrong_words(wish)
     if not 0 < wish.duration <= limit:
         fields["duration"] = [f"Up to {lasting(limit)}; the limit is that of {whose}."]
@@ -327,9 +333,8 @@ def vote(
         )
     if decision not in Decision.values:
         raise Invalid(fields={"decision": ["approve or deny"]})
-    if decision == Decision.DENY and not comment.strip():
-        raise Invalid(fields={"comment": ["Say why, so that they know what to do instead."]})
-    _require_text(comment)
+    deny = decision == Decision.DENY
+    require_comment(comment, why="Say why, so that they know what to do instead." if deny else "")
     if request.level.risk not in risks:
         raise NotAllowed("At this risk somebody has to vote in person.", code="token_risk")
     before = policy.load_chain(request, now=now)
@@ -356,7 +361,10 @@ def locked_request(request_id: int) -> AccessRequest:
         raise WrongState("This request does not exist.", code="gone") from None
 
 
-def _require_text(comment: str) -> None:
+def require_comment(comment: str, *, why: str = "") -> None:
+    """Refuse one that cannot be kept; and none at all with `why`, where one is needed."""
+    if why and not comment.strip():
+        raise Invalid(fields={"comment": [why]})
     if len(comment) > REASON_MAX:
         raise Invalid(fields={"comment": [f"Keep it within {REASON_MAX} characters."]})
     if "\x00" in comment:

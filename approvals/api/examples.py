@@ -21,6 +21,8 @@ SUMMARIES: Final = {
     "requests_emergency_create": "Open a level without approval, in an emergency",
     "requests_get": "One, with its chain and what you may do",
     "requests_vote": "Approve or deny in the open stage",
+    "requests_send_back": "Ask whoever asked to change it",
+    "requests_edit": "Ask for something else of the same level",
     "requests_cancel": "Take it back",
     "requests_comments_list": "What was said about it, oldest first",
     "requests_comments_create": "Say something about it",
@@ -84,7 +86,7 @@ REQUEST: Final[dict[str, Any]] = {
             "votes": [],
         }
     ],
-    "permitted_actions": ["cancel"],
+    "permitted_actions": ["cancel", "edit"],
     "refused_actions": {
         "approve": {
             "code": "self_approval",
@@ -110,6 +112,8 @@ SENT: Final[dict[str, Any]] = {
         "end_access": False,
     },
     "requests_vote": {"decision": "approve", "scope_hash": HASH, "comment": "Looks right."},
+    "requests_send_back": {"scope_hash": HASH, "comment": "An hour is too long for a look."},
+    "requests_edit": {"scope_hash": HASH, "duration": 900, "reason": "Orders hang since 10:40."},
     "requests_comments_create": {"comment": "Which replica, @bob?"},
     "grants_revoke": {"reason": "The incident is over."},
     "grants_abandon": {"reason": "The server was scrapped."},

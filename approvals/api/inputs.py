@@ -115,6 +115,19 @@ class ReviewInput(Input):
     end_access = serializers.BooleanField(default=False)
 
 
+class EditInput(Input):
+    scope_hash = Text()
+    duration = WholeNumber()
+    reason = Text()
+    ticket = Text(default="")
+    starts_at = Moment(default=None, allow_null=True)
+
+
+class SendBackInput(Input):
+    scope_hash = Text()
+    comment = Text()
+
+
 class VoteInput(Input):
     decision = serializers.ChoiceField(choices=Decision.choices)
     scope_hash = Text()

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from approvals import access, discussion, emergency, grants, reviews, tokens, workflow
+from approvals import access, discussion, editing, emergency, grants, reviews, tokens, workflow
 from approvals.api import details, inputs, schema, shapes
 from approvals.api import serializers as out
 from approvals.api.endpoints import Endpoint, Listing, Repeatable, matching, one
@@ -265,6 +265,24 @@ class VoteOnRequest(RequestVerb):
     def act(self, pk: int) -> AccessRequest:
         risks = tokens.VOTE_RISKS if self.request.auth else Risk.values
         return workflow.vote(pk, by=self.person, risks=risks, **self.body())
+
+
+class SendRequestBack(RequestVerb):
+    takes = inputs.SendBackInput
+    token_scopes = VOTES
+
+    def act(self, pk: int) -> AccessRequest:
+        return editing.send_back(pk, by=self.person, **self.body())
+
+
+class EditRequest(RequestVerb):
+    takes = inputs.EditInput
+    permission_classes = (IsAuthenticated, WithinScope, NoServiceAsks)
+
+    def act(self, pk: int) -> AccessRequest:
+        wish = self.body()
+        scope_hash = wish.pop("scope_hash")
+        return editing.edit(pk, by=self.person, wish=Wish(**wish), scope_hash=scope_hash)
 
 
 class CancelRequest(RequestVerb):

@@ -153,6 +153,12 @@ def in_words(target: Target, summary: Sequence[str]) -> str:
 
 
 @register.filter
+def moment(text: str) -> datetime:
+    """A time as an Event has it."""
+    return datetime.fromisoformat(text)
+
+
+@register.filter
 def first_line(text: str) -> str:
     """The first line that says something."""
     return next((line for line in text.splitlines() if line.strip()), "")

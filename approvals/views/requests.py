@@ -51,7 +51,7 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
         workflow.vote(asked.pk, by=viewer(request), replaces=replaces, **values)
     except Invalid as error:
         typed = {"comment": values["comment"], "problems": error.fields.get("comment")}
-        return _typed_again(request, pk, typed)
+        return typed_again(request, pk, typed)
     if "queue" in request.POST:
         messages.success(request, f"Your vote on {queue.title(asked)} counts.")
         return redirect(queue.onwards(request.POST))
@@ -62,7 +62,7 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("request", asked.pk)
 
 
-def _typed_again(request: HttpRequest, pk: int, typed: dict[str, Any]) -> HttpResponse:
+def typed_again(request: HttpRequest, pk: int, typed: dict[str, Any]) -> HttpResponse:
     """The page that it was typed into, with what was typed, and why it will not do."""
     if "queue" in request.POST:
         filters = queue_filters.read(QueryDict(request.POST["queue"]))
@@ -82,7 +82,7 @@ def comment(request: HttpRequest, pk: int) -> HttpResponse:
     try:
         said = discussion.comment(asked.pk, by=viewer(request), text=text, after=after)
     except Invalid as error:
-        return _typed_again(request, pk, {"saying": text, "unsaid": error.fields.get("comment")})
+        return typed_again(request, pk, {"saying": text, "unsaid": error.fields.get("comment")})
     if unseen := said.data["unseen"]:
         names = " and ".join(unseen)
         messages.warning(request, f"Said. But {names} cannot see this request, and is not told.")

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
-from approvals import access, chain, history, policy, reviews
+from approvals import access, chain, editing, history, policy, reviews
 from approvals.models import AccessRequest, Grant, RequestStage, Review, Vote
 from approvals.states import UNDECIDED, GrantState, StageState
 from approvals.views.viewer import viewer
@@ -54,6 +54,8 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
         "now": loaded.now,
         "asked": asked,
         "past": history.before(asked),
+        "edited": editing.last_edit(asked) if asked.round > 1 else None,
+        "sent_back": _sent_back(events),
         "stages": stages,
         "open": stages[index] if index is not None else None,
         "grant": grant,
@@ -70,6 +72,14 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
 
 def _grant(asked: AccessRequest) -> Grant | None:
     return Grant.objects.filter(request=asked).select_related("beneficiary").first()
+
+
+def _sent_back(events: list[Event]) -> dict[str, Any] | None:
+    """The last time that somebody asked for changes, and what they said."""
+    back = [event for event in events if event.action == "accessrequest.changes_requested"]
+    if not back:
+        return None
+    return {"by": back[-1].actor_name, "at": back[-1].at, "note": back[-1].data["note"]}
 
 
 def _review(grant: Grant | None, person: Person, now: datetime) -> dict[str, Any]:

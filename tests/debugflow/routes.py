@@ -137,6 +137,10 @@ class Place:
         match route.split("/")[-2:]:
             case ["vote", ""]:
                 return vote
+            case ["send-back", ""]:
+                return {"scope_hash": self.waiting.scope_hash, "comment": "Shorter, please."}
+            case ["edit", ""]:
+                return {**wish, "duration": 900, "scope_hash": self.waiting.scope_hash}
             case ["comment" | "comments", ""]:
                 return {"comment": "Which replica?"}
             case ["revoke", ""] | ["abandon", ""]:

@@ -54,6 +54,9 @@ GET  /ask/<pk>/emergency/                          in   404  200  200  404  404 
 POST /ask/<pk>/emergency/                          in   404  302  403  404  404  404  404  404
 GET  /requests/<pk>/                               in   404  404  200  200  200  200  404  200
 POST /requests/<pk>/vote/                          in   404  404  403  302  403  403  404  403
+POST /requests/<pk>/send-back/                     in   404  404  403  302  403  403  404  403
+GET  /requests/<pk>/edit/                          in   404  404  200  200  200  200  404  200
+POST /requests/<pk>/edit/                          in   404  404  302  403  403  403  404  403
 POST /requests/<pk>/comment/                       in   404  404  302  302  302  302  404  302
 POST /requests/<pk>/cancel/                        in   404  404  302  403  403  403  404  403
 GET  /queue/                                       in   200  200  200  200  200  200  200  200
@@ -97,6 +100,8 @@ POST /api/v1/requests/preview/                     403  422  200  200  422  200 
 POST /api/v1/requests/emergency/                   403  422  201  403  422  403  403  403  403
 GET  /api/v1/requests/<pk>/                        403  404  404  200  200  200  200  404  200
 POST /api/v1/requests/<pk>/vote/                   403  404  404  403  200  403  403  404  403
+POST /api/v1/requests/<pk>/send-back/              403  404  404  403  200  403  403  404  403
+POST /api/v1/requests/<pk>/edit/                   403  404  404  200  403  403  403  404  403
 POST /api/v1/requests/<pk>/cancel/                 403  404  404  200  403  403  403  404  403
 GET  /api/v1/requests/<pk>/comments/               403  404  404  200  200  200  200  404  200
 POST /api/v1/requests/<pk>/comments/               403  404  404  201  201  201  201  404  201

@@ -7,11 +7,9 @@ import re
 from audit.actions import declared
 from tests.docs.pages import DOCS, section
 
-# Where no verb leads today: sending back, emergencies, extensions. The first states of a request
-# and of a stage that waits are told by the Event of the submission.
+# Where no verb leads today: extensions. The first state of a stage that waits is told by the Event
+# of the submission.
 UNREACHED = {
-    "accessrequest.pending",
-    "accessrequest.changes_requested",
     "requeststage.waiting",
     "requeststage.skipped",
 }

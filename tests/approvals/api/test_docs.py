@@ -50,6 +50,7 @@ def sources() -> list[Path]:
         "errors",
         "workflow",
         "emergency",
+        "editing",
         "grants",
         "reviews",
         "abandoning",

@@ -49,7 +49,7 @@ def test_alice_asks_and_two_approve(world: World, as_: As):
     assert database["groups"] == {"dba": 1}
     assert (database["missing"], security["missing"]) == (["1 of dba"], ["1 of security"])
     assert database["candidates"] == ["bob", "dan", "dora"]
-    assert request["permitted_actions"] == ["cancel"]
+    assert request["permitted_actions"] == ["cancel", "edit"]
     assert request["refused_actions"]["approve"]["code"] == "self_approval"
 
     halfway = vote(as_("bob"), request).json()
