@@ -25,6 +25,7 @@ from debugflow.embedded.runtime import APP, MIGRATOR, OWNER, create_roles
 from debugflow.embedded.state import make_directory, scratch
 from tests.ordering import spread
 from tests.passwords import hash_lightly
+from tests.snapshot import restored
 from tests.world import World, build
 
 TEMPLATE, DATABASE = "debugflow_template", "debugflow_test"
@@ -178,4 +179,4 @@ def world(request: pytest.FixtureRequest) -> World:
     """The cast, in the database of `db` or, where the test asks for it, of `committed`."""
     if "committed" not in request.fixturenames:
         request.getfixturevalue("db")
-    return build()
+    return restored(build)

@@ -87,9 +87,13 @@ def build() -> World:
     return world
 
 
+def prepare_server(world: World) -> None:
+    world.server.levels |= {"read-write": ("may read", "may write")}
+
+
 def _place(world: World) -> None:
     ada = world.people["ada"]
-    world.server.levels |= {"read-write": ("may read", "may write")}
+    prepare_server(world)
     target = Target(
         name="orders", kind="memory", environment="production", config={"name": "orders"}
     )
