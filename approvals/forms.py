@@ -39,6 +39,7 @@ class AskForm(forms.Form):
     starts_at = forms.DateTimeField(
         required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"})
     )
+    whom = forms.CharField(required=False, max_length=150)
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class AskForm(forms.Form):
             reason=self.cleaned_data["reason"],
             ticket=self.cleaned_data["ticket"],
             starts_at=self.cleaned_data["starts_at"],
+            whom=self.cleaned_data["whom"],
         )
 
     def wish_so_far(self) -> Wish:
@@ -95,6 +97,7 @@ class AskForm(forms.Form):
             reason=typed.get("reason") or PLACEHOLDER,
             ticket=typed.get("ticket") or PLACEHOLDER,
             starts_at=typed.get("starts_at"),
+            whom=typed.get("whom") or "",
         )
 
     def seconds(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 
 from approvals import access, chain, grants, policy, scope
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 REASON_MAX = 2000  # characters; long enough for an incident's story, short enough to be read
 TICKET_MAX = 100  # characters
 NOTE_MAX = 300  # characters of a decision's note; its Event has it whole
+NOBODY_OF_THAT_NAME = "Nobody of that name may use this level."
 AHEAD_MAX = 30 * 86400  # seconds a wanted start may lie ahead
 
 
@@ -51,12 +53,16 @@ def level_subject(pk: int) -> Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What somebody asks for: seconds of access, why, and optionally when it should begin."""
+    """What somebody asks for: seconds of access, why, and optionally when it should begin.
+
+    `whom` is the username of whoever is to have it; empty for oneself.
+    """
 
     duration: int
     reason: str
     ticket: str = ""
     starts_at: datetime | None = None
+    whom: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Preview:
     max_duration: int
     max_duration_set_by: str
     problem: Invalid | NotAllowed | WrongState | None = None
+    whom: Person | None = None
 
 
 def preview(level: AccessLevel, *, by: Person, wish: Wish) -> Preview:
@@ -83,7 +90,9 @@ def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
     considered = _consider(level, by=by, wish=wish, now=now)
     if considered.problem is not None or considered.version is None:
         raise considered.problem or Invalid(code="no_policy")
-    request = create_request(level, by=by, wish=wish, version=considered.version, now=now)
+    request = create_request(
+        level, by=by, whom=considered.whom, wish=wish, version=considered.version, now=now
+    )
     log.record(
         "accessrequest.submitted",
         actor=actor(by),
@@ -114,16 +123,31 @@ def hold_level(level_id: int) -> AccessLevel:
 
 
 def _consider(level: AccessLevel, *, by: Person, wish: Wish, now: datetime) -> Preview:
-    choice = policy.choose(level, by)
+    found = _whom(level, by, wish)
+    whom = found or by
+    choice = policy.choose(level, whom)
     version = choice.version
     limit, whose = limit_of(level, version)
     problem = not_askable(level, by) or wrong_wish(wish, version, limit, whose, now)
+    if found is None:
+        problem = problem or Invalid(fields={"whom": [NOBODY_OF_THAT_NAME]})
     if version is None:
         return Preview(None, policy.Plan(()), limit, whose, problem or unmatched(level, choice))
-    plan = policy.plan(version, barred={by.pk})
+    plan = policy.plan(version, barred={by.pk, whom.pk})
     if plan.obstacle:
         problem = problem or Invalid(plan.obstacle, code="unfillable")
-    return Preview(version, plan, limit, whose, problem or _asked_already(level, by))
+    return Preview(version, plan, limit, whose, problem or _asked_already(level, by, whom), whom)
+
+
+def _whom(level: AccessLevel, by: Person, wish: Wish) -> Person | None:
+    """Who is to have it; None for whoever may not, or does not exist, which is not told apart."""
+    if wish.whom in ("", by.get_username()):
+        return by
+    people = get_user_model()._default_manager.filter(is_active=True, service__isnull=True)
+    found = people.filter(username=wish.whom).first() if "\x00" not in wish.whom else None
+    if found is None or not access.requestable_levels(found).filter(pk=level.pk).exists():
+        return None
+    return found
 
 
 def limit_of(level: AccessLevel, version: PolicyVersion | None) -> tuple[int, str]:
@@ -199,12 +223,16 @@ def unmatched(level: AccessLevel, choice: policy.Choice) -> Invalid:
     )
 
 
-def _asked_already(level: AccessLevel, by: Person) -> WrongState | None:
-    same = AccessRequest.objects.undecided().filter(beneficiary=by, level=level).first()
+def _asked_already(level: AccessLevel, by: Person, whom: Person) -> WrongState | None:
+    same = AccessRequest.objects.undecided().filter(beneficiary=whom, level=level).first()
     if same is None:
         return None
+    if whom.pk != by.pk and same.requester_id != by.pk:
+        return WrongState(
+            f"{level} is asked for {whom} already, and not decided yet.", code="asked_already"
+        )
     return WrongState(
-        f"You have asked for {level} already (request {same.pk}) and it is not decided yet. "
+        f"{level} is asked for already (request {same.pk}) and not decided yet. "
         "Wait for it, or cancel it.",
         code="asked_already",
         request=same.pk,
@@ -219,14 +247,16 @@ def create_request(
     version: PolicyVersion,
     now: datetime,
     kind: RequestKind = RequestKind.ACCESS,
+    whom: Person | None = None,
 ) -> AccessRequest:
     """Write it down with its scope frozen. An emergency is bypassed from its beginning.
 
     Raises WrongState if the same is asked already.
     """
     at_once = kind == RequestKind.EMERGENCY
+    whom = whom or by
     frozen = scope.freeze(
-        beneficiary=by,
+        beneficiary=whom,
         level=level,
         duration=wish.duration,
         starts_at=wish.starts_at,
@@ -241,7 +271,7 @@ def create_request(
                 state=RequestState.BYPASSED if at_once else RequestState.PENDING,
                 decided_at=now if at_once else None,
                 requester=by,
-                beneficiary=by,
+                beneficiary=whom,
                 last_edited_by=by,
                 target=level.target,
                 level=level,
@@ -259,7 +289,7 @@ def create_request(
         if "request_one_undecided" not in str(error):
             raise
         # Another submission of the same committed between the look and the insert.
-        raise _asked_already(level, by) or WrongState() from None
+        raise _asked_already(level, by, whom) or WrongState() from None
 
 
 def _ask(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime) -> None:

@@ -99,6 +99,7 @@ class WishInput(Input):
     reason = Text()
     ticket = Text(default="")
     starts_at = Moment(default=None, allow_null=True)
+    whom = Text(default="")
 
 
 class EmergencyInput(Input):

@@ -95,7 +95,7 @@ def test_what_would_refuse_it_is_told_as_it_would_be(
 def test_what_is_asked_already_would_be_refused(world: World):
     world.submit()
     (refusal,) = simulated(world).refusals
-    assert "You have asked for read-only on orders already" in refusal
+    assert "read-only on orders is asked for already" in refusal
 
 
 def test_each_other_policy_has_its_reason(world: World):
