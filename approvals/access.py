@@ -103,7 +103,13 @@ def visible_requests(user: Person) -> QuerySet[AccessRequest]:
 
 
 def visible_grants(user: Person) -> QuerySet[Grant]:
-    """The grants of the requests one may see; to administrators, who get their alarms, all."""
+    """The grants of the requests one may see, and those that one was asked to extend; to
+    administrators, who get their alarms, all."""
     if administers(user):
         return Grant.objects.all()
-    return Grant.objects.filter(request__in=visible_requests(user).values("pk"))
+    asked = AccessRequest.objects.filter(
+        extends__isnull=False, pk__in=user.candidacies.values("stage__request")
+    )
+    return Grant.objects.filter(
+        Q(request__in=visible_requests(user).values("pk")) | Q(pk__in=asked.values("extends"))
+    )

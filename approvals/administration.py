@@ -23,6 +23,7 @@ from approvals.models import (
     AccessLevel,
     AccessRequest,
     Environment,
+    ExtensionApproval,
     Grant,
     Policy,
     PolicyVersion,
@@ -51,6 +52,14 @@ NOT_BUILT = {
 # What Events say of each besides.
 TARGET_TOLD = ("address", "enabled", "environment", "labels")
 LEVEL_TOLD = ("rights", "summary", "risk", "reach", "rank", "max_duration", "enabled")
+EXTENSIONS = (
+    "extensions_most",
+    "extension_max",
+    "max_total",
+    "extension_approval",
+    "extension_window",
+    "bridge",
+)
 VERSION_TOLD = (
     "applies_to",
     "max_duration",
@@ -60,6 +69,7 @@ VERSION_TOLD = (
     "emergency_duration",
     "review_within",
     "review_all",
+    *EXTENSIONS,
 )
 
 T = TypeVar("T")
@@ -316,6 +326,12 @@ class PolicyDraft:
     emergency_tells: Group | None = None
     review_within: int = 86400
     review_all: bool = False
+    extensions_most: int = 0
+    extension_max: int = 0
+    max_total: int = 0
+    extension_approval: str = ExtensionApproval.CHAIN
+    extension_window: int = 0
+    bridge: int = 0
 
 
 @_verb
@@ -408,6 +424,7 @@ def _write_version(
         review_within=draft.review_within,
         review_all=draft.review_all,
         published_by=by,
+        **{name: getattr(draft, name) for name in EXTENSIONS},
     )
     for order, stage in enumerate(draft.stages):
         _write_stage(version, order, stage)
@@ -423,6 +440,7 @@ def _problems(draft: PolicyDraft) -> list[str]:
     if min(draft.max_duration, draft.pending_ttl, draft.activation_ttl) <= 0:
         found.append("Durations are at least one second.")
     found += _emergency_problems(draft)
+    found += _extension_problems(draft)
     for stage in draft.stages:
         found += [f"Stage “{stage.name}”: {problem}" for problem in _stage_problems(stage)]
     return found
@@ -439,6 +457,24 @@ def _emergency_problems(draft: PolicyDraft) -> list[str]:
         found.append("An emergency lasts at least a second, and no longer than other access.")
     if draft.review_within <= 0:
         found.append("Whoever looks back needs at least a second for it.")
+    return found
+
+
+def _extension_problems(draft: PolicyDraft) -> list[str]:
+    bounds = (draft.extension_max, draft.max_total, draft.extension_window, draft.bridge)
+    if min(draft.extensions_most, *bounds) < 0:
+        return ["What it allows of longer access cannot be below 0."]
+    if not draft.extensions_most:
+        return []
+    found = []
+    if draft.extension_approval not in ExtensionApproval.values:
+        found.append("Longer access asks the whole chain, the last stage, or nobody.")
+    if not (draft.extension_max and draft.extension_window):
+        found.append("Longer access needs a length, and a time before the end to ask for it.")
+    if draft.max_total < draft.max_duration:
+        found.append("With extensions an access may last no shorter than it may without.")
+    if draft.bridge >= draft.extension_max:
+        found.append("What is bridged while a decision is out is less than one extension.")
     return found
 
 

@@ -87,7 +87,7 @@ def _known(steps: Iterable[Step]) -> dict[int, Known]:
             valid_until=end,
         )
         for step in steps
-        if (end := step.grant.expires_at)
+        if (end := step.grant.latest_end)
     }
 
 
@@ -114,9 +114,10 @@ def _entries(run: Run, survey: Survey, now: datetime) -> list[Entry]:
 def unchanged(known: Known | None, step: Step, now: datetime) -> Known | None:
     """`known`, if the grant is as it was before the survey and not past its end."""
     grant = step.grant
-    if known is None or grant.state != GrantState.ACTIVE or step.traces != known.traces:
+    if known is None or step.traces != known.traces:
         return None
-    return known if grant.expires_at == known.valid_until > now else None
+    ends_as_before = grant.latest_end == known.valid_until
+    return known if ends_as_before and grant.goes_on(now) else None
 
 
 def note(run: Run, survey: Survey, stamp: str) -> Plan:

@@ -23,9 +23,8 @@ from approvals.models import (
     Review,
 )
 from approvals.policy import Refusal
-from approvals.states import RequestState
-from approvals.transition import actor, verb
-from audit import clock, log
+from approvals.transition import verb
+from audit import clock
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -97,16 +96,6 @@ def break_glass(
         kind=RequestKind.EMERGENCY,
     )
     workflow.skip_all(request, policy.plan(version, barred={by.pk}))
-    log.record(
-        f"accessrequest.{RequestState.BYPASSED}",
-        actor=actor(by),
-        subject=request,
-        at=now,
-        scope_hash=request.scope_hash,
-        policy_version=str(version),
-        scope=request.scope,
-        reason=reason,
-    )
     grant = grants.schedule(request, by=by, now=now)
     _owe_review(grant, now=now)
     return request

@@ -121,6 +121,43 @@ class AskForm(forms.Form):
         return name if name in self.fields else None
 
 
+class LongerForm(forms.Form):
+    """How much longer, and why: more than `least` and up to `limit`, both in seconds."""
+
+    minutes = forms.IntegerField(required=False, min_value=1, max_value=MINUTES_MAX)
+    reason = forms.CharField(required=False, strip=True)
+
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, least: int, limit: int, **more: Any
+    ) -> None:
+        self.within = [seconds for seconds in CHIPS if least < seconds <= limit] or [limit]
+        super().__init__(data, auto_id="longer-%s", **more)
+        choices = [*((str(one), lasting(one)) for one in self.within), (OTHER, "other")]
+        self.fields["duration"] = forms.ChoiceField(
+            widget=forms.RadioSelect, choices=choices, initial=str(self.within[0])
+        )
+
+    @property
+    def other_id(self) -> str:
+        """The id of the chip that the free field belongs to, which is the last one."""
+        return f"{self['duration'].auto_id}_{len(self.within)}"
+
+    def wish(self) -> Wish:
+        """What was asked for; nothing that can be used where it cannot be read."""
+        typed = getattr(self, "cleaned_data", {})
+        chosen = typed.get("duration") or "0"
+        seconds = (typed.get("minutes") or 0) * 60 if chosen == OTHER else int(chosen)
+        return Wish(duration=seconds, reason=typed.get("reason") or "")
+
+    def take_errors(self, fields: Mapping[str, list[str]], message: str) -> None:
+        """Show a verb's refusal at its fields, or above the form."""
+        for name, problems in fields.items():
+            for problem in problems:
+                self.add_error(name if name in self.fields else None, problem)
+        if not fields:
+            self.add_error(None, message)
+
+
 class VoteForm(forms.Form):
     """A decision, the scope that was read, and the vote of one's own that the page showed."""
 

@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from approvals import abandoning, access, queue, secrets
+from django.db.models import Q
+
+from approvals import abandoning, access, extensions, queue, secrets
 from approvals.errors import Invalid, WrongState
 from approvals.models import Decision, Grant, Vote
 from approvals.policy import Refusal
 from approvals.states import ABANDONED, EndReason, GrantState
 from approvals.transition import actor, move_all, verb
 from audit import clock, log
-from audit.log import Subject
+from audit.log import SYSTEM, Subject
 
 if TYPE_CHECKING:
     from approvals.models import AccessRequest
     from approvals.people import Person
 
 OPEN_TASK = "approvals.tasks.open_grant"
+EXTEND_TASK = "approvals.tasks.extend_grant"
 CLOSE_TASK = "approvals.tasks.close_grant"
 NOTE_MAX = 300
 
@@ -62,6 +65,76 @@ def schedule(request: AccessRequest, *, by: Person, now: datetime) -> Grant:
     return grant
 
 
+def extend(request: AccessRequest, *, by: object) -> Grant:
+    """Commit to a later end of the access that the request prolongs, in the transaction that
+    approves it: the intent, before the deed. Raises WrongState if that access does not go on.
+    """
+    grant = locked(request.extends_id or 0)
+    now = clock.now()
+    if not is_usable(grant, now):
+        raise WrongState("The access that it was to prolong has ended. It stays so.")
+    grant.extended_until, grant.next_try_at = request.wanted_until, now
+    grant.extended_count += 1
+    grant.save(update_fields=["extended_until", "extended_count", "next_try_at"])
+    log.record(
+        "grant.extending",
+        actor=actor(by),
+        subject=grant,
+        at=now,
+        scope_hash=request.scope_hash,
+        request=request.pk,
+        before=grant.expires_at,
+        until=grant.extended_until,
+        number=grant.extended_count,
+    )
+    queue.ring(EXTEND_TASK, grant.pk)
+    return grant
+
+
+def bridge(grant: Grant, *, now: datetime) -> None:
+    """Commit to let a (locked) grant go on for its policy's bridge, once: whether it is to go on
+    for longer is asked, and nobody has decided."""
+    length = timedelta(seconds=grant.request.policy_version.bridge)
+    grant.bridged_at, grant.next_try_at = now, now
+    grant.extended_until = (grant.expires_at or now) + length
+    grant.save(update_fields=["bridged_at", "extended_until", "next_try_at"])
+    log.record(
+        "grant.bridged",
+        actor=SYSTEM,
+        subject=grant,
+        at=now,
+        before=grant.expires_at,
+        until=grant.extended_until,
+    )
+    queue.ring(EXTEND_TASK, grant.pk)
+
+
+def end_bridge(request: AccessRequest, *, by: object) -> None:
+    """Take back what bridged the wait for a decision about `request`, which is not to be approved.
+
+    The access ends as it was to without it: at once, if that moment has passed.
+    """
+    grant = locked(request.extends_id or 0)
+    now, end = clock.now(), request.starts_at
+    if end is None or grant.latest_end is None or not is_usable(grant, now):
+        return
+    if grant.bridged_at is None or grant.latest_end <= end:
+        return
+    before, grant.expires_at = grant.expires_at, min(grant.expires_at or end, max(now, end))
+    grant.lease, grant.lease_until, grant.next_try_at = "", None, None
+    grant.save(update_fields=["expires_at", "lease", "lease_until", "next_try_at"])
+    log.record(
+        "grant.bridge_ended",
+        actor=actor(by),
+        subject=grant,
+        at=now,
+        request=request.pk,
+        before=before,
+        expires_at=grant.expires_at,
+    )
+    queue.ring(CLOSE_TASK, grant.pk)
+
+
 @dataclass(frozen=True)
 class Credential:
     """What the holder needs to connect. Shown once."""
@@ -73,7 +146,7 @@ class Credential:
 @verb("reveal.refused", grant_subject)
 def reveal(grant_id: int, *, by: Person) -> Credential:
     """Hand the holder the credential, once. Raises NotAllowed, WrongState."""
-    grant = _locked(grant_id)
+    grant = locked(grant_id)
     now = clock.now()
     if (refusal := may_reveal(grant, by, now)) is not None:
         raise refusal.error()
@@ -87,7 +160,7 @@ def reveal(grant_id: int, *, by: Person) -> Credential:
 @verb("release.refused", grant_subject)
 def release(grant_id: int, *, by: Person) -> Grant:
     """Give the access back before its end. Raises NotAllowed, WrongState."""
-    grant = _locked(grant_id)
+    grant = locked(grant_id)
     now = clock.now()
     if (refusal := may_release(grant, by)) is not None:
         raise refusal.error()
@@ -99,7 +172,7 @@ def release(grant_id: int, *, by: Person) -> Grant:
 @verb("revoke.refused", grant_subject)
 def revoke(grant_id: int, *, by: Person, reason: str) -> Grant:
     """Take the access away, saying why. Raises NotAllowed, WrongState, Invalid."""
-    grant = _locked(grant_id)
+    grant = locked(grant_id)
     now = clock.now()
     if (refusal := may_revoke(grant, by)) is not None:
         raise refusal.error()
@@ -116,7 +189,7 @@ def try_again(grant_id: int, *, by: Person) -> Grant:
     What is due already is left as it is: whoever asks over and over must neither put it off nor
     fill the log.
     """
-    grant = _locked(grant_id)
+    grant = locked(grant_id)
     now = clock.now()
     if (refusal := may_try_again(grant, by, now)) is not None:
         raise refusal.error()
@@ -134,7 +207,7 @@ def abandon(grant_id: int, *, by: Person, reason: str) -> Grant:
 
     Raises NotAllowed, WrongState, Invalid. It stays `revoking` and goes on being tried, hourly.
     """
-    grant = _locked(grant_id)
+    grant = locked(grant_id)
     now = clock.now()
     if (refusal := abandoning.may_abandon(grant, by, now)) is not None:
         raise refusal.error()
@@ -148,7 +221,8 @@ def _require_reason(reason: str) -> None:
         raise Invalid(fields={"reason": [f"Say why, in 1 to {NOTE_MAX} characters."]})
 
 
-def _locked(grant_id: int) -> Grant:
+def locked(grant_id: int) -> Grant:
+    """The grant, its row locked. Raises WrongState if there is none."""
     try:
         return Grant.objects.locked(grant_id)
     except Grant.DoesNotExist:
@@ -212,6 +286,7 @@ def permitted_actions(grant: Grant, person: Person, now: datetime) -> dict[str, 
     return {
         "reveal": may_reveal(grant, person, now),
         "release": may_release(grant, person),
+        "extend": extensions.may_extend(grant, person, now),
         "revoke": may_revoke(grant, person),
         "try_again": may_try_again(grant, person, now),
         "abandon": abandoning.may_abandon(grant, person, now),
@@ -238,7 +313,8 @@ def may_release(grant: Grant, person: Person) -> Refusal | None:
 
 
 def may_revoke(grant: Grant, person: Person) -> Refusal | None:
-    """Owners of the target, whoever approved it, and whoever asked for it for somebody else."""
+    """Owners of the target, whoever approved it or an extension of it, and whoever asked for it for
+    somebody else."""
     if _takes_away(grant, person):
         return _going(grant)
     return Refusal(
@@ -268,7 +344,8 @@ def _takes_away(grant: Grant, person: Person) -> bool:
 
 
 def _approved(grant: Grant, person: Person) -> bool:
-    votes = Vote.objects.counting().filter(stage__request=grant.request_id, voter=person)
+    about_it = Q(stage__request=grant.request_id) | Q(stage__request__extends=grant)
+    votes = Vote.objects.counting().filter(about_it, voter=person)
     return votes.filter(decision=Decision.APPROVE).exists()
 
 
@@ -290,9 +367,7 @@ def _going(grant: Grant) -> Refusal | None:
 
 def is_usable(grant: Grant, now: datetime) -> bool:
     """Whether the holder may connect: computed from the clock, however late a sweeper is."""
-    return (
-        grant.state == GrantState.ACTIVE and grant.expires_at is not None and grant.expires_at > now
-    )
+    return grant.goes_on(now)
 
 
 def shown_state(grant: Grant, now: datetime) -> str:

@@ -33,7 +33,7 @@ def before(asked: AccessRequest) -> Past:
     grants = Grant.objects.filter(beneficiary=asked.beneficiary_id, target=asked.target_id)
     # One that was taken away by somebody has no code: those are the system's reasons.
     taken_away = Q(end_reason=EndReason.REVOKED, end_code="")
-    found = grants.exclude(request=asked.pk).aggregate(
+    found = grants.exclude(Q(request=asked.pk) | Q(pk=asked.extends_id or 0)).aggregate(
         opened=Count("pk", Q(activated_at__isnull=False)),
         last=Max("activated_at"),
         revoked=Count("pk", Q(activated_at__isnull=False) & taken_away),
@@ -45,7 +45,9 @@ def before(asked: AccessRequest) -> Past:
 def usual_wait(policy: Policy) -> timedelta | None:
     """From asking to the last approval, as it was for half of this policy's newest requests; None
     where too few were approved lately to call anything usual."""
-    approved = AccessRequest.objects.filter(state=RequestState.APPROVED).order_by("-pk")
+    approved = AccessRequest.objects.filter(
+        state=RequestState.APPROVED, kind=RequestKind.ACCESS
+    ).order_by("-pk")
     took = (
         AccessRequest.objects.filter(pk__in=approved.values("pk")[:LOOKED_AT])
         .filter(policy_version__policy=policy)

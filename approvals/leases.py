@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
+from psycopg.types.json import Jsonb
 
 from approvals.models import Grant, Step, StepKind
 from approvals.models.rows import save_all
@@ -22,10 +23,11 @@ from approvals.presence import presence
 from approvals.states import GrantState
 from audit import clock
 
-# Seconds. Opening and cleaning up: longer than their deadlines on the target (30 and 50 s), so that
-# a living worker never loses its lease to the clock alone. A cut may be made by two at once and by
-# either reported; there the lease is short, since it is how long a killed worker delays it.
-LEASE = {StepKind.OPEN: 45, StepKind.CUT: 3, StepKind.CLEAN: 60}
+# Seconds. Opening, extending and cleaning up: longer than their deadlines on the target (30, 30 and
+# 50 s), so that a living worker never loses its lease to the clock alone. A cut may be made by two
+# at once and by either reported; there the lease is short, since it is how long a killed worker
+# delays it.
+LEASE = {StepKind.OPEN: 45, StepKind.EXTEND: 45, StepKind.CUT: 3, StepKind.CLEAN: 60}
 PER_TARGET = 2
 # Seconds that a worker which fails at a target leaves what is to be tried there to the others, who
 # look every 0.5 s: one that has lost its own way there must not take each try away from them.
@@ -100,12 +102,14 @@ class Room:
         return True
 
 
-def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
+def pick(due: QuerySet[Grant], room: Room, *, first_cuts: bool = True) -> list[Grant]:
     """Lock the due grants that there is room for, oldest first, skipping rows others hold.
 
     Call it inside a transaction. Only the rows themselves are read, and of them only what tells
     whether they fit: the look is made twice a second and mostly finds nothing, and planning it
     with eight joins took ten times as long as running it. `whole` reads the rest.
+
+    `first_cuts` says whether what is open is due to be cut, and so counts as told at `Room`.
 
     It locks no more rows than one target takes, however many targets' are due: what is locked and
     not taken would be skipped by the others who look in this moment, and left lying for a look.
@@ -114,10 +118,10 @@ def pick(due: QuerySet[Grant], room: Room) -> list[Grant]:
     if full := room.full():
         rows = rows.exclude(target__in=full)
     if busy := room.busy_failing():
-        rows = rows.exclude(~FIRST_CUT, target__in=busy)
+        rows = rows.exclude(~FIRST_CUT if first_cuts else Q(), target__in=busy)
     rows = rows.select_for_update(of=("self",), skip_locked=True)
     rows = rows.only("target_id", "state", "cut_at", "attempts")
-    return [grant for grant in rows[: room.batch] if _fits(grant, room)]
+    return [grant for grant in rows[: room.batch] if _fits(grant, room, first_cuts)]
 
 
 def _without_lead(due: QuerySet[Grant], room: Room) -> QuerySet[Grant]:
@@ -140,8 +144,24 @@ def whole(picked: Iterable[Grant], *more: str) -> list[Grant]:
     return [found[pk] for pk in keys]
 
 
-def _fits(grant: Grant, room: Room) -> bool:
-    begun = grant.state in (GrantState.ACTIVE, GrantState.REVOKING)
+def on_held_ground(picked: list[Grant], *more: str) -> list[Grant]:
+    """Lock the grants' targets against change and read all anew; without those being changed.
+
+    Else a target could move between our look at it and its own look for open grants. Its row stands
+    for its levels too: whoever changes one locks it first.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM approvals_target WHERE id = ANY(%s) ORDER BY id FOR SHARE SKIP LOCKED",
+            [sorted({grant.target_id for grant in picked})],
+        )
+        held = {pk for (pk,) in cursor.fetchall()}
+    grounded = (grant for grant in picked if grant.target_id in held)
+    return whole(grounded, "request__policy_version", *more)
+
+
+def _fits(grant: Grant, room: Room, first_cuts: bool) -> bool:
+    begun = first_cuts and grant.state in (GrantState.ACTIVE, GrantState.REVOKING)
     first_cut = begun and grant.cut_at is None and grant.attempts == 0
     return room.takes(grant.target_id, first_cut=first_cut)
 
@@ -172,6 +192,21 @@ _ATTEMPT = """
 """
 
 
+def leave(traces: Sequence[tuple[Step, Mapping[str, Any]]]) -> None:
+    """Add to each step what its attempt is about to leave on the target, in one statement."""
+    with connection.cursor() as cursor:
+        values = [Jsonb([dict(trace)]) for _, trace in traces]
+        cursor.execute(_LEAVE, [[step.pk for step, _ in traces], values])
+    for step, trace in traces:
+        step.traces = [*step.traces, dict(trace)]
+
+
+_LEAVE = """
+    UPDATE approvals_step AS step SET traces = step.traces || v.traces
+    FROM unnest(%s::bigint[], %s::jsonb[]) AS v(id, traces) WHERE step.id = v.id
+"""
+
+
 def held(leased: Mapping[int, str], state: GrantState) -> dict[int, Grant]:
     """Lock those of the grants that are in this state under the lease named, the others not.
 
@@ -179,7 +214,7 @@ def held(leased: Mapping[int, str], state: GrantState) -> dict[int, Grant]:
     `only`, the rest is not.
     """
     rows = Grant.objects.filter(pk__in=leased, state=state).select_for_update().order_by("pk")
-    found = rows.only("lease", "expires_at", "open_before")
+    found = rows.only("lease", "expires_at", "open_before", "extended_until")
     return {grant.pk: grant for grant in found if grant.lease == leased[grant.pk]}
 
 

@@ -15,10 +15,20 @@ from django.contrib.auth import get_user_model
 from django.db.models import F, Prefetch
 
 from approvals import policy
-from approvals.models import AccessLevel, Environment, PolicyVersion, Risk, Stage, StageGroup
+from approvals.lengths import lasting
+from approvals.models import (
+    AccessLevel,
+    Environment,
+    ExtensionApproval,
+    PolicyVersion,
+    Risk,
+    Stage,
+    StageGroup,
+)
 from approvals.policy import AppliesTo
 
 NAMED: Final = 3  # people or policies in one warning
+LEAST_NOTICE: Final = 300  # seconds in which somebody may be hoped to decide
 
 UNREACHABLE = "unreachable"
 NO_LEVEL = "no_level"
@@ -27,6 +37,9 @@ UNFILLABLE = "unfillable"
 TOO_FEW = "too_few"
 NO_FALLBACK = "no_fallback"
 NO_EMERGENCY = "no_emergency"
+ASKS_NOBODY = "asks_nobody"
+NO_ROOM = "no_room"
+TOO_LATE = "too_late"
 USELESS: Final = frozenset({UNREACHABLE, NO_LEVEL, NO_REQUESTER, UNFILLABLE})
 """Codes of what keeps a policy from ever letting anybody in."""
 
@@ -50,6 +63,17 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Longer:
+    """What a policy allows of longer access. Times are seconds; `single` without extensions."""
+
+    approval: str
+    single: int
+    total: int
+    window: int
+    bridge: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """A policy in force. `stages` have their groups read."""
 
@@ -59,6 +83,7 @@ class Rule:
     applies_to: AppliesTo
     stages: Sequence[Stage] = ()
     emergency_groups: Sequence[int] = ()
+    longer: Longer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +117,17 @@ def _rule(version: PolicyVersion) -> Rule:
         applies_to=AppliesTo.model_validate(version.applies_to),
         stages=list(version.stages.all()),
         emergency_groups=version.emergency_groups,
+        longer=_longer(version) if version.extensions_most else None,
+    )
+
+
+def _longer(version: PolicyVersion) -> Longer:
+    return Longer(
+        approval=version.extension_approval,
+        single=version.max_duration,
+        total=version.max_total,
+        window=version.extension_window,
+        bridge=version.bridge,
     )
 
 
@@ -122,6 +158,7 @@ def lint(rules: Sequence[Rule], ground: Ground) -> dict[int, list[Warned]]:
             *_unfillable(rule, ground),
             *_no_fallback(rule, ground),
             *_no_emergency(rule, ground),
+            *_longer_access(rule.longer),
         ]
         if warned:
             found[rule.policy] = warned
@@ -236,6 +273,31 @@ def _no_emergency(rule: Rule, ground: Ground) -> Iterator[Warned]:
             NO_EMERGENCY,
             "Nobody is in the groups that may open without approval in an emergency.",
             "Put people into them, or publish a version that names others.",
+        )
+
+
+def _longer_access(longer: Longer | None) -> Iterator[Warned]:
+    if longer is None:
+        return
+    if longer.approval == ExtensionApproval.NONE:
+        yield Warned(
+            ASKS_NOBODY,
+            f"It asks nobody for longer access: whoever holds it may keep it for "
+            f"{lasting(longer.total)}.",
+            "Have its last stage asked, unless that is meant.",
+        )
+    elif longer.window < LEAST_NOTICE and not longer.bridge:
+        yield Warned(
+            TOO_LATE,
+            f"Longer access can be asked for in the last {lasting(longer.window)} only, which "
+            "leaves hardly any time to decide.",
+            "Let it be asked for earlier, or bridge the wait.",
+        )
+    if longer.total == longer.single:
+        yield Warned(
+            NO_ROOM,
+            f"What is asked for in full, {lasting(longer.single)}, can never be extended.",
+            "Let it last longer in all, or less at first.",
         )
 
 

@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q, QuerySet
-from psycopg.types.json import Jsonb
 
 from approvals import attempts, grants, installation, leases, queue, scope, tallies
 from approvals.batches import Job, Work, carry_out, claimed, never
@@ -63,28 +62,12 @@ def claim(
             return []
         if installation.moved():
             return []  # restored: it may have been opened, used and taken away since the backup
-        grounded = _on_held_ground(picked)
+        grounded = leases.on_held_ground(picked)
         now = clock.now()
         begun = _sound(grounded, now)
         _intend([one for one in begun if one.state == GrantState.SCHEDULED], worker, now)
         steps = leases.take(begun, StepKind.OPEN, worker=worker, now=now)
     return claimed(begun, steps, StepKind.OPEN)
-
-
-def _on_held_ground(picked: list[Grant]) -> list[Grant]:
-    """Lock the grants' targets against change and read all anew; without those being changed.
-
-    Else a target could move between our look at it and its own look for open grants. Its row stands
-    for its levels too: whoever changes one locks it first.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id FROM approvals_target WHERE id = ANY(%s) ORDER BY id FOR SHARE SKIP LOCKED",
-            [sorted({grant.target_id for grant in picked})],
-        )
-        held = {pk for (pk,) in cursor.fetchall()}
-    grounded = (grant for grant in picked if grant.target_id in held)
-    return leases.whole(grounded, "request__policy_version")
 
 
 def _sound(grants_: Sequence[Grant], now: datetime) -> list[Grant]:
@@ -165,17 +148,7 @@ def _hold(left: Sequence[tuple[Job, Mapping[str, Any]]]) -> None:
         now = clock.now()
         if any(not _may_commit(held.get(job.grant.pk), now) for job, _ in left):
             raise Fenced
-        with connection.cursor() as cursor:
-            traces = [Jsonb([dict(undo)]) for _, undo in left]
-            cursor.execute(_LEAVE, [[job.step.pk for job, _ in left], traces])
-    for job, undo in left:
-        job.step.traces = [*job.step.traces, dict(undo)]
-
-
-_LEAVE = """
-    UPDATE approvals_step AS step SET traces = step.traces || v.traces
-    FROM unnest(%s::bigint[], %s::jsonb[]) AS v(id, traces) WHERE step.id = v.id
-"""
+        leases.leave([(job.step, undo) for job, undo in left])
 
 
 def _held(jobs: Sequence[Job]) -> dict[int, Grant]:

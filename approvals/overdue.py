@@ -11,13 +11,13 @@ from datetime import timedelta
 from django.db.models import DurationField, ExpressionWrapper, F, Q, Value
 
 from approvals.models import AccessRequest, RequestStage
-from approvals.states import StageState
+from approvals.states import GrantState, StageState
 from audit import clock
 
 
 def late(most: int) -> set[int]:
     """Ids of those whose time is over, up to `most` by each clock: to be decided, of the open
-    stage, and that it was wanted for."""
+    stage, that it was wanted for, and of the access that it was to prolong."""
     now, undecided = clock.DbNow(), AccessRequest.objects.undecided()
     length = ExpressionWrapper(
         F("duration") * Value(timedelta(seconds=1)), output_field=DurationField()
@@ -26,7 +26,11 @@ def late(most: int) -> set[int]:
     # The first says nothing more than the second, but an index answers it.
     wanted_before = undecided.filter(starts_at__lte=now).filter(starts_at__lte=now - length)
     stages = RequestStage.objects.filter(state=StageState.OPEN, deadline_at__lte=now)
+    # A handful: one for each access whose holder has asked for more of it.
+    ended = ~Q(extends__state=GrantState.ACTIVE) | Q(extends__expires_at__lte=now)
+    prolonging_nothing = undecided.filter(ended, extends__isnull=False)
     return {
+        *prolonging_nothing.order_by("extends").values_list("pk", flat=True)[:most],
         *undecided_too_long.values_list("pk", flat=True)[:most],
         *wanted_before.order_by("starts_at").values_list("pk", flat=True)[:most],
         *stages.order_by("deadline_at").values_list("request_id", flat=True)[:most],

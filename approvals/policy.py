@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from approvals.models import (
     AccessLevel,
     AccessRequest,
     Decision,
+    ExtensionApproval,
     PolicyVersion,
     RequestKind,
     RequestStage,
@@ -125,10 +126,14 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole chain for one request, and why it cannot be filled, if so."""
+    """The whole chain for one request, and why it cannot be filled, if so.
+
+    Its first `skipped` stages ask nobody: those that an extension leaves out.
+    """
 
     stages: tuple[PlannedStage, ...]
     obstacle: str = ""
+    skipped: int = 0
 
 
 def standing_in(
@@ -147,9 +152,31 @@ def standing_in(
 
 def plan(version: PolicyVersion, *, barred: set[int]) -> Plan:
     """Draw the candidates of every stage and simulate the chain, using fallbacks where needed."""
-    prefetch = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
-    stages = list(version.stages.select_related("fallback_group").prefetch_related(prefetch))
+    stages = _stages_of(version)
     return fill(stages, members_of(stages), barred=barred)
+
+
+def plan_longer(version: PolicyVersion, *, barred: set[int]) -> Plan:
+    """The same for longer access, which asks as many of the stages as the policy says."""
+    stages = _stages_of(version)
+    members = members_of(stages)
+    match version.extension_approval:
+        case ExtensionApproval.NONE:
+            skipped = len(stages)
+        case ExtensionApproval.LAST:
+            skipped = len(stages) - 1
+        case _:
+            skipped = 0
+    planned = (_planned(stage, members, barred) for stage in stages[:skipped])
+    left_out = [replace(stage, candidates={}) for stage in planned]
+    rest = stages[skipped:]
+    asked = fill(rest, members, barred=barred) if rest else Plan(())
+    return Plan((*left_out, *asked.stages), asked.obstacle, skipped)
+
+
+def _stages_of(version: PolicyVersion) -> list[Stage]:
+    prefetch = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
+    return list(version.stages.select_related("fallback_group").prefetch_related(prefetch))
 
 
 def fill(stages: Sequence[Stage], members: Mapping[str, set[int]], *, barred: set[int]) -> Plan:
@@ -346,7 +373,7 @@ def _chain(
             candidates=drawn,
             approvals=voters(stage, Decision.APPROVE),
             denials=voters(stage, Decision.DENY),
-            passed=stage.state == StageState.PASSED,
+            passed=stage.state in (StageState.PASSED, StageState.SKIPPED),
         )
         for stage, drawn in zip(stages, candidates, strict=True)
     )
@@ -361,6 +388,8 @@ def ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, st
         return RequestState.CANCELLED, "The target or level was switched off."
     if not request.policy_version.policy.enabled:
         return RequestState.CANCELLED, "The policy it was asked under was switched off."
+    if request.extends is not None and not request.extends.goes_on(now):
+        return RequestState.EXPIRED, "The access that it was to prolong has ended."
     if request.pending_until <= now:
         return RequestState.EXPIRED, "Nobody decided in time."
     if request.starts_at and request.starts_at + timedelta(seconds=request.duration) <= now:

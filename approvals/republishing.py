@@ -106,7 +106,10 @@ def _cancel(request: AccessRequest, by: Person, now: datetime) -> str:
 
 
 def _weigh(request: AccessRequest, by: Person, now: datetime) -> str:
-    """Put it under whatever governs it now, with the votes that still fit."""
+    """Put it under whatever governs it now, with the votes that still fit. Longer access goes by
+    the version that the access was asked under."""
+    if request.extends_id:
+        return "stays as it is, like the access that it prolongs"
     version = policy.choose(request.level, request.requester).version
     if version is None:
         return _turned_away(request, "No policy governs this any more.", by, now)

@@ -31,9 +31,11 @@ def freeze(
     reason: str,
     ticket: str,
     policy_version: PolicyVersion,
+    extends: int | None = None,
 ) -> Scope:
-    """The scope of a request as the level and its target stand now."""
+    """The scope of a request as the level and its target stand now. `extends` is a grant's id."""
     return {
+        **({} if extends is None else {"extends": extends}),
         "beneficiary": beneficiary.pk,
         "target": {
             "id": level.target.pk,
@@ -61,7 +63,21 @@ def of(request: AccessRequest) -> Scope:
         reason=request.reason,
         ticket=request.ticket,
         policy_version=request.policy_version,
+        extends=request.extends_id,
     )
+
+
+OF_ONE_REQUEST = ("duration", "start", "reason", "ticket", "extends")
+"""What an extension has of its own. All else is as it was approved for the access it prolongs."""
+
+
+def drift(granted: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The dotted names of what an extension would open otherwise than the grant was approved."""
+    before, now = (
+        {name: value for name, value in one.items() if name not in OF_ONE_REQUEST}
+        for one in (granted, asked)
+    )
+    return differences(before, now)
 
 
 def digest(scope: Mapping[str, Any]) -> str:

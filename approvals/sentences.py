@@ -6,6 +6,7 @@ Plain text for pages, mails and chat alike; what they look like is the templates
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from approvals.lengths import lasting
@@ -29,7 +30,12 @@ EDITED: Final = {
     "starts_at": "when it starts",
 }
 VOTED: Final = {"approve": "approved", "deny": "denied"}
-STEPS: Final = {"open": "opening it", "cut": "cutting it off", "clean": "cleaning up"}
+STEPS: Final = {
+    "open": "opening it",
+    "extend": "extending it",
+    "cut": "cutting it off",
+    "clean": "cleaning up",
+}
 # Why a verb said no, by its reason code, to follow "and was refused: ".
 REASONS: Final = {
     "already_counted": "they are counted already",
@@ -44,6 +50,7 @@ REASONS: Final = {
     "made_already": "it had just been made",
     "needed_later": "a later stage needs them",
     "newer_version": "somebody else had published meanwhile",
+    "no_extensions": "its policy allows no longer access",
     "no_level": "there is no such level",
     "no_policy": "no policy governs it",
     "no_sign_in": "the new secret does not sign in",
@@ -66,11 +73,13 @@ REASONS: Final = {
     "token_unknown": "there is no such token",
     "too_many_pending": "too many requests wait under it",
     "unchanged": "nothing was changed",
+    "too_early": "it is not near its end yet",
     "unfillable": "nobody could decide it",
     "unknown_kind": "there is no such kind of target",
     "unpublishable": "the policy could not work",
     "unsafe_level": "the level is unsafe to hand out",
     "unverified": "another system could stand in the target's place",
+    "used_up": "it may not be extended again",
     "voted_already": "they had voted already",
     "wrong_stage": "another stage is open",
     "wrong_state": "it was too late",
@@ -111,6 +120,9 @@ def headline(request: AccessRequest) -> str:
     asks = f"{request.requester} asks"
     if request.beneficiary_id != request.requester_id:
         asks += f", for {request.beneficiary},"
+    if request.extends_id:
+        longer = f"{lasting(request.duration)} more of {request.level.name}"
+        return f"{asks} for {longer} on {request.target.name}"
     return f"{asks} for {what}"
 
 
@@ -168,6 +180,43 @@ def _cut(event: Event, data: dict[str, Any]) -> str:
 
 def _opened(event: Event, data: dict[str, Any]) -> str:
     return f"opened the access as {data.get('account') or 'an account of its own'}"
+
+
+def _agreed(event: Event, data: dict[str, Any]) -> str:
+    if note := str(data.get("note") or "").rstrip("."):
+        return f"approved it: {note[0].lower()}{note[1:]}"
+    return "completed the chain: approved"
+
+
+def _extending(event: Event, data: dict[str, Any]) -> str:
+    longer, number = _longer(data, "until"), data.get("number", 1)
+    return f"agreed that the access goes on for {longer} more, extension {number}"
+
+
+def _extended(event: Event, data: dict[str, Any]) -> str:
+    return f"extended the access by {_longer(data, 'expires_at')}: the target has the later end"
+
+
+def _bridged(event: Event, data: dict[str, Any]) -> str:
+    length = _longer(data, "until")
+    return f"lets the access go on for {length}, once: the decision about more of it is out"
+
+
+def _bridge_ended(event: Event, data: dict[str, Any]) -> str:
+    return "put the end of the access back: longer access was not agreed to"
+
+
+def _given_up(event: Event, data: dict[str, Any]) -> str:
+    return f"gave up extending the access, which ends as it was to{_in_their_words(data)}"
+
+
+def _longer(data: dict[str, Any], later: str) -> str:
+    """From the end before to the later one, both as the log keeps times."""
+    try:
+        ends = [datetime.fromisoformat(str(data.get(name))) for name in ("before", later)]
+    except ValueError:
+        return "longer"
+    return lasting(round((ends[1] - ends[0]).total_seconds()))
 
 
 def _abandoned(event: Event, data: dict[str, Any]) -> str:
@@ -253,6 +302,9 @@ def _voided(event: Event, data: dict[str, Any]) -> str:
 def _submitted(event: Event, data: dict[str, Any]) -> str:
     version = event.policy_version or data.get("policy_version")
     what = event.subject_label.removesuffix(f" for {event.actor_name}")
+    wanted = data.get("scope") or {}
+    if wanted.get("extends"):
+        what = f"{lasting(int(wanted.get('duration') or 0))} more of {what}"
     return f"asked for {what}" + (f" under {version}" if version else "")
 
 
@@ -326,7 +378,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.submitted": _submitted,
     "accessrequest.pending": saying("asked for it again"),
     "accessrequest.changes_requested": _with_note("asked for changes"),
-    "accessrequest.approved": saying("completed the chain: approved"),
+    "accessrequest.approved": _agreed,
     "accessrequest.denied": _with_note("ended the request: denied"),
     "accessrequest.cancelled": _with_note("cancelled the request"),
     "accessrequest.expired": _with_note("closed the request"),
@@ -349,6 +401,11 @@ TELLERS: Final[dict[str, Teller]] = {
     "grant.provisioning": saying("began to open the access"),
     "grant.active": _opened,
     "grant.revoking": _ending,
+    "grant.extending": _extending,
+    "grant.extended": _extended,
+    "grant.extension_given_up": _given_up,
+    "grant.bridged": _bridged,
+    "grant.bridge_ended": _bridge_ended,
     "grant.cut": _cut,
     "grant.ended": _ended,
     "grant.attempt_failed": _attempt_failed,
@@ -402,6 +459,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "vote.refused": _refused("vote"),
     "comment.refused": _refused("say something"),
     "cancel.refused": _refused("cancel the request"),
+    "extend.refused": _refused("ask for longer access"),
     "release.refused": _refused("release the access"),
     "revoke.refused": _refused("revoke the access"),
     "expire.refused": _refused("close the request"),

@@ -24,6 +24,7 @@ from approvals import (
     answers,
     closing,
     comparison,
+    extending,
     heartbeats,
     leases,
     opening,
@@ -78,6 +79,7 @@ class Sweeper:
         told = f"sweep-{self.name}"
         self._chores = (
             Chore(expire_requests, every=self.interval, name=told),
+            Chore(extending.bridge_due, every=self.interval, name=told),
             Chore(close_groundless, every=GROUNDS_EVERY, name=told),
             Chore(reviews.remind, every=REVIEWS_EVERY, name=told),
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
@@ -163,8 +165,9 @@ class Sweeper:
         targets = closing.cuts_due().order_by("target").values_list("target", flat=True)
         cutting = frozenset(targets.distinct())
         cleanups = self._claim(self._rest, self._claim_cleanups, self._close, not_at=cutting)
+        longer = self._claim(self._rest, self._claim_extensions, self._extend, not_at=cutting)
         opens = self._claim(self._rest, self._claim_opens, self._open, not_at=cutting)
-        return cleanups + opens
+        return cleanups + longer + opens
 
     def _begin_comparisons(self) -> int:
         return self._claim(self._comparisons, self._claim_comparisons, self._compare)
@@ -203,6 +206,12 @@ class Sweeper:
 
     def _compare(self, jobs: list[comparison.Job]) -> bool:
         return reconciler.run_all(jobs, stopping=self._stopping.is_set)
+
+    def _claim_extensions(self, room: leases.Room) -> list[Job]:
+        return extending.claim(worker=self.name, room=room)
+
+    def _extend(self, jobs: list[Job]) -> bool:
+        return extending.run_all(jobs, stopping=self._stopping.is_set)
 
     def _claim_opens(self, room: leases.Room) -> list[Job]:
         return opening.claim(worker=self.name, room=room)

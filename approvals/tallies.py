@@ -15,7 +15,7 @@ from typing import Final
 # Upper bounds in seconds. Revocation is promised within 2 s, and at worst 5 s.
 BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 LABELS: Final = (*(f"{bound:g}" for bound in BUCKETS), "+Inf")
-STEPS: Final = ("open", "cut", "clean")
+STEPS: Final = ("open", "extend", "cut", "clean")
 # `fenced`: done on the target, and somebody else had the grant by then.
 OUTCOMES: Final = ("ok", "failed", "fenced")
 LATENESS: Final = "lateness"  # from the moment access was to end until nobody was in
@@ -26,7 +26,7 @@ _lock = threading.Lock()
 
 
 def step(kind: str, outcome: str) -> None:
-    """Count one attempt at `open`, `cut` or `clean`."""
+    """Count one attempt at `open`, `extend`, `cut` or `clean`."""
     with _lock:
         _counts[step_name(kind, outcome)] += 1
 

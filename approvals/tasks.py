@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from celery import Task, shared_task
 
-from approvals import closing, heartbeats, opening, sweeper
+from approvals import closing, extending, heartbeats, opening, sweeper
 from audit import context
 
 
@@ -32,6 +32,13 @@ def open_grant(self: Task, grant_id: int) -> None:  # type: ignore[type-arg]
     with _told(self) as told:
         if not sweeper.wake(told):
             opening.open_grant(grant_id, worker=_worker(self))
+
+
+@shared_task(bind=True, name="approvals.tasks.extend_grant")
+def extend_grant(self: Task, grant_id: int) -> None:  # type: ignore[type-arg]
+    with _told(self) as told:
+        if not sweeper.wake(told):
+            extending.extend_grant(grant_id, worker=_worker(self))
 
 
 @shared_task(bind=True, name="approvals.tasks.close_grant")

@@ -35,6 +35,7 @@ urlpatterns = [
     path("grants/", grants.index, name="grants"),
     path("grants/<int:pk>/", grants.show, name="grant"),
     path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),
+    path("grants/<int:pk>/extend/", grants.extend, name="grant-extend"),
     path("grants/<int:pk>/release/", grants.release, name="grant-release"),
     path("grants/<int:pk>/revoke/", grants.revoke, name="grant-revoke"),
     path("grants/<int:pk>/try-again/", grants.try_again, name="grant-try-again"),

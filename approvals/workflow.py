@@ -6,14 +6,14 @@ What an approval opens is in `grants`; who may vote is in `policy`; the arithmet
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 
-from approvals import access, chain, grants, policy, scope
+from approvals import access, chain, extensions, grants, policy, scope
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.lengths import lasting
 from approvals.models import (
@@ -21,6 +21,7 @@ from approvals.models import (
     AccessRequest,
     Candidate,
     Decision,
+    Grant,
     PolicyVersion,
     RequestKind,
     RequestStage,
@@ -93,17 +94,54 @@ def submit(level_id: int, *, by: Person, wish: Wish) -> AccessRequest:
     request = create_request(
         level, by=by, whom=considered.whom, wish=wish, version=considered.version, now=now
     )
-    log.record(
-        "accessrequest.submitted",
-        actor=actor(by),
-        subject=request,
-        at=now,
-        scope_hash=request.scope_hash,
-        policy_version=str(considered.version),
-        scope=request.scope,
-    )
     _ask(request, considered.plan, by=by, now=now)
     return request
+
+
+@verb("extend.refused", grants.grant_subject)
+def ask_longer(grant_id: int, *, by: Person, wish: Wish) -> AccessRequest:
+    """Ask that an access goes on beyond its end, by `wish.duration`. Its start is that end, and its
+    ticket that of the access. Raises NotAllowed, Invalid, WrongState.
+
+    Where the policy asks nobody for it, it is approved at once.
+    """
+    level_id = Grant.objects.filter(pk=grant_id).values_list("level", flat=True).first()
+    if level_id is None:
+        raise WrongState("This grant does not exist.", code="gone")
+    level = hold_level(level_id)
+    grant = grants.locked(grant_id)
+    now = clock.now()
+    if (refusal := extensions.may_extend(grant, by, now)) is not None:
+        raise refusal.error()
+    version = grant.request.policy_version
+    wish = replace(wish, starts_at=grant.expires_at, ticket=grant.request.ticket)
+    if fields := _wrong_longer(wish, extensions.room(grant)):
+        raise Invalid("Some of what you entered cannot be used.", fields=fields)
+    plan = policy.plan_longer(version, barred={by.pk})
+    if plan.obstacle:
+        raise Invalid(plan.obstacle, code="unfillable")
+    kind = RequestKind.EXTENSION
+    request = create_request(
+        level, by=by, wish=wish, version=version, now=now, kind=kind, extends=grant
+    )
+    _ask(request, plan, by=by, now=now)
+    if plan.skipped == len(plan.stages):
+        _approve(request, by=SYSTEM, now=now, note="Its policy asks nobody for longer access.")
+    return request
+
+
+def _wrong_longer(wish: Wish, left: extensions.Room) -> dict[str, list[str]]:
+    fields = wrong_words(wish)
+    if wish.duration > left.longest:
+        longest = lasting(left.longest)
+        fields["duration"] = [f"Up to {longest}; the limit is that of {left.set_by}."]
+    elif wish.duration <= left.bridge:
+        fields["duration"] = [
+            f"More than {lasting(left.bridge)}, which the policy bridges by itself."
+            if left.bridge
+            else "At least one second."
+        ]
+    return fields
 
 
 def hold_level(level_id: int) -> AccessLevel:
@@ -224,7 +262,8 @@ def unmatched(level: AccessLevel, choice: policy.Choice) -> Invalid:
 
 
 def _asked_already(level: AccessLevel, by: Person, whom: Person) -> WrongState | None:
-    same = AccessRequest.objects.undecided().filter(beneficiary=whom, level=level).first()
+    undecided = AccessRequest.objects.undecided().filter(kind=RequestKind.ACCESS)
+    same = undecided.filter(beneficiary=whom, level=level).first()
     if same is None:
         return None
     if whom.pk != by.pk and same.requester_id != by.pk:
@@ -248,6 +287,7 @@ def create_request(
     now: datetime,
     kind: RequestKind = RequestKind.ACCESS,
     whom: Person | None = None,
+    extends: Grant | None = None,
 ) -> AccessRequest:
     """Write it down with its scope frozen. An emergency is bypassed from its beginning.
 
@@ -255,6 +295,9 @@ def create_request(
     """
     at_once = kind == RequestKind.EMERGENCY
     whom = whom or by
+    pending_until = now + timedelta(seconds=version.pending_ttl)
+    if extends is not None:
+        pending_until = min(pending_until, extensions.decided_before(extends) or pending_until)
     frozen = scope.freeze(
         beneficiary=whom,
         level=level,
@@ -263,13 +306,15 @@ def create_request(
         reason=wish.reason,
         ticket=wish.ticket,
         policy_version=version,
+        extends=extends.pk if extends else None,
     )
     try:
         with transaction.atomic():
-            return AccessRequest.objects.create(
+            request = AccessRequest.objects.create(
                 kind=kind,
                 state=RequestState.BYPASSED if at_once else RequestState.PENDING,
                 decided_at=now if at_once else None,
+                extends=extends,
                 requester=by,
                 beneficiary=whom,
                 last_edited_by=by,
@@ -283,18 +328,35 @@ def create_request(
                 scope=frozen,
                 scope_hash=scope.digest(frozen),
                 submitted_at=now,
-                pending_until=now + timedelta(seconds=version.pending_ttl),
+                pending_until=pending_until,
             )
     except IntegrityError as error:
         if "request_one_undecided" not in str(error):
             raise
         # Another submission of the same committed between the look and the insert.
         raise _asked_already(level, by, whom) or WrongState() from None
+    log.record(
+        f"accessrequest.{RequestState.BYPASSED if at_once else 'submitted'}",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=request.scope_hash,
+        policy_version=str(version),
+        scope=request.scope,
+    )
+    return request
 
 
 def _ask(request: AccessRequest, plan: policy.Plan, *, by: object, now: datetime) -> None:
-    """Copy the plan onto the request as its present round, and open the first stage."""
-    _open(_copy(request, plan)[0], by=by, now=now)
+    """Copy the plan onto the request as its present round, and open the first stage that it asks.
+
+    The stages that it leaves out are written down as skipped, and have no candidates.
+    """
+    stages = _copy(request, plan)
+    for stage in stages[: plan.skipped]:
+        move(stage, StageState.SKIPPED, by=SYSTEM, at=now)
+    for stage in stages[plan.skipped :][:1]:
+        _open(stage, by=by, now=now)
 
 
 def skip_all(request: AccessRequest, plan: policy.Plan) -> None:
@@ -458,9 +520,12 @@ def _advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now:
             raise WrongState("This stage asks nobody, so nothing can pass it.", code="unfillable")
 
 
-def _approve(request: AccessRequest, *, by: Person, now: datetime) -> None:
-    decide(request, RequestState.APPROVED, by=by, now=now)
-    grants.schedule(request, by=by, now=now)
+def _approve(request: AccessRequest, *, by: Any, now: datetime, note: str = "") -> None:
+    decide(request, RequestState.APPROVED, by=by, now=now, note=note)
+    if request.extends_id:
+        grants.extend(request, by=by)
+    else:
+        grants.schedule(request, by=by, now=now)
 
 
 def decide(
@@ -480,6 +545,8 @@ def decide(
         scope_hash=request.scope_hash,
         policy_version=str(request.policy_version),
     )
+    if to != RequestState.APPROVED and request.extends_id:
+        grants.end_bridge(request, by=by)
 
 
 def _close_stages(request: AccessRequest, *, by: object, now: datetime) -> None:
@@ -530,7 +597,8 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
 
     For the verbs that change levels and targets, in their transaction and with the request
     locked. The chain begins anew with candidates drawn now; whoever made the change is barred as
-    its last editor. Where nobody could fill it any more, the request is cancelled.
+    its last editor. Where nobody could fill it any more, the request is cancelled; so is one for
+    longer access, which is for what was approved and nothing else.
     """
     fresh = scope.of(request)
     if scope.digest(fresh) == request.scope_hash:
@@ -548,6 +616,10 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
         changed=changed,
     )
     _void_votes(request, by=by, now=now)
+    if request.extends_id:
+        note = f"Changed since the access was approved: {', '.join(changed)}."
+        decide(request, RequestState.CANCELLED, by=by, now=now, note=note)
+        return
     _close_stages(request, by=by, now=now)
     plan = policy.plan(request.policy_version, barred=policy.barred_from(request))
     if plan.obstacle:

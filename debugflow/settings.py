@@ -275,6 +275,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "approvals.tasks.open_grant": {"queue": "provision"},
+    "approvals.tasks.extend_grant": {"queue": "provision"},
     "approvals.tasks.close_grant": {"queue": "revoke"},
 }
 

@@ -17,9 +17,17 @@ from approvals import administration, lint, republishing
 from approvals.admin import wording
 from approvals.admin.fields import CountedGroupsField, DurationField, LabelsField
 from approvals.admin.look import Choices, DressedForm, One, Picked, Several, dress
-from approvals.administration import PolicyDraft, StageDraft
+from approvals.administration import EXTENSIONS, PolicyDraft, StageDraft
 from approvals.lint import Warned
-from approvals.models import AccessLevel, Environment, Policy, PolicyVersion, Risk, Stage
+from approvals.models import (
+    AccessLevel,
+    Environment,
+    ExtensionApproval,
+    Policy,
+    PolicyVersion,
+    Risk,
+    Stage,
+)
 from approvals.policy import AppliesTo
 from approvals.republishing import Fate, Foresight, Pending
 
@@ -31,6 +39,7 @@ else:
 MAX_STAGES = 20
 MAX_PEOPLE = 50
 FATES_SHOWN = 50
+MAX_EXTENSIONS = 20
 NEW = {
     "pending_ttl": 86400,
     "activation_ttl": 3600,
@@ -110,6 +119,49 @@ class VersionForm(DressedForm):
         label="Look back at every access",
         help_text="After it has ended, not only at emergencies.",
     )
+    extensions_most = forms.IntegerField(
+        label="Extended at most",
+        min_value=0,
+        max_value=MAX_EXTENSIONS,
+        required=False,
+        help_text="How often an access may be extended before its end. Empty for never.",
+    )
+    extension_max = DurationField(
+        label="Each adds at most", required=False, help_text="Such as 1 h."
+    )
+    max_total = DurationField(
+        label="Lasts in all at most",
+        required=False,
+        help_text="From its opening, extensions included, such as 12 h.",
+    )
+    extension_window = DurationField(
+        label="Asked for in the last",
+        required=False,
+        help_text="Such as 30 min: not before it nears its end.",
+    )
+    extension_approval = forms.ChoiceField(
+        label="Longer access asks", choices=ExtensionApproval, required=False, widget=One
+    )
+    bridge = DurationField(
+        label="Goes on while undecided for",
+        required=False,
+        help_text="Once, if nobody has decided at its end, such as 10 min. Empty for not at all.",
+    )
+
+    @property
+    def plain_fields(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.name not in EXTENSIONS]
+
+    @property
+    def longer_fields(self) -> list[forms.BoundField]:
+        """What says how much of longer access it allows."""
+        return [field for field in self.visible_fields() if field.name in EXTENSIONS]
+
+    def longer(self) -> dict[str, Any]:
+        """What they say, as a draft has it: what is left empty is none."""
+        chosen = {name: self.cleaned_data[name] or 0 for name in EXTENSIONS}
+        approval = self.cleaned_data["extension_approval"] or ExtensionApproval.CHAIN
+        return {**chosen, "extension_approval": approval}
 
     def applies_to(self) -> AppliesTo:
         return AppliesTo(
@@ -202,7 +254,14 @@ def version_values(version: PolicyVersion | None) -> dict[str, Any]:
     applies_to = AppliesTo.model_validate(version.applies_to).model_dump()
     values = {name: getattr(version, name) for name in fields}
     told = version.emergency_tells_id
-    return {"based_on": version.number, **applies_to, **values, "emergency_tells": told}
+    longer = {name: getattr(version, name) or None for name in EXTENSIONS}
+    return {
+        "based_on": version.number,
+        **applies_to,
+        **values,
+        **longer,
+        "emergency_tells": told,
+    }
 
 
 def stage_values(version: PolicyVersion | None) -> list[dict[str, Any]]:
@@ -238,6 +297,7 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
         emergency_tells=fields["emergency_tells"],
         review_within=fields["review_within"],
         review_all=fields["review_all"],
+        **form.longer(),
     )
 
 

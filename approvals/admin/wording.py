@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group
 from django.db.models import Prefetch, QuerySet
 
 from approvals.lengths import lasting
-from approvals.models import AccessLevel, PolicyVersion, Stage, StageGroup
+from approvals.models import AccessLevel, ExtensionApproval, PolicyVersion, Stage, StageGroup
 from approvals.policy import AppliesTo
 
 UNPUBLISHED = "Nothing yet: no version of it is published, so it governs no request."
@@ -59,13 +59,35 @@ def sentence(version: PolicyVersion, known: Names) -> str:
 
 def clocks(version: PolicyVersion) -> str:
     """Its lengths of time in words."""
-    said = (
+    told = (
         f"Up to {lasting(version.max_duration)}; decided within {lasting(version.pending_ttl)}, "
         f"opened within {lasting(version.activation_ttl)}."
     )
+    if version.extensions_most:
+        told += f" {_longer(version)}"
     if version.review_all:
-        said += f" Looked back at within {lasting(version.review_within)}."
-    return said
+        told += f" Looked back at within {lasting(version.review_within)}."
+    return told
+
+
+AGREES = {
+    ExtensionApproval.CHAIN: "if the whole chain agrees",
+    ExtensionApproval.LAST: "if its last stage agrees",
+    ExtensionApproval.NONE: "without asking anybody",
+}
+
+
+def _longer(version: PolicyVersion) -> str:
+    """What it allows of longer access."""
+    often = "once" if version.extensions_most == 1 else f"{version.extensions_most} times"
+    told = (
+        f"In its last {lasting(version.extension_window)} extended {often}, by up to "
+        f"{lasting(version.extension_max)} and to {lasting(version.max_total)} in all, "
+        f"{AGREES[ExtensionApproval(version.extension_approval)]}"
+    )
+    if version.bridge:
+        told += f"; undecided at its end it goes on for {lasting(version.bridge)}, once"
+    return f"{told}."
 
 
 def _governed(version: PolicyVersion, known: Names) -> str:

@@ -30,6 +30,7 @@ SUMMARIES: Final = {
     "grants_list": "Accesses you may see",
     "grants_get": "One, with what you may do",
     "grants_reveal": "Show its holder the credential, once",
+    "grants_extend_create": "Ask that it goes on for longer",
     "grants_release": "Give it back",
     "grants_revoke": "Take it away",
     "grants_try_again": "Have the next try at closing it made now",
@@ -65,6 +66,7 @@ REQUEST: Final[dict[str, Any]] = {
     "ticket": "",
     "duration": 3600,
     "starts_at": None,
+    "extends": None,
     "scope_hash": HASH,
     "submitted_at": "2030-01-31T10:52:11.204000Z",
     "pending_until": "2030-02-01T10:52:11.204000Z",
@@ -95,6 +97,17 @@ REQUEST: Final[dict[str, Any]] = {
     },
 }
 
+LONGER: Final[dict[str, Any]] = {
+    **REQUEST,
+    "id": 19,
+    "kind": "extension",
+    "reason": "The index is still being built.",
+    "starts_at": "2030-01-31T11:58:02.731000Z",
+    "extends": 7,
+    "submitted_at": "2030-01-31T11:40:15.530000Z",
+    "pending_until": "2030-01-31T11:58:02.731000Z",
+}
+
 SENT: Final[dict[str, Any]] = {
     "session_create": {"username": "alice", "password": "…"},
     "requests_create": WISH,
@@ -115,6 +128,7 @@ SENT: Final[dict[str, Any]] = {
     "requests_send_back": {"scope_hash": HASH, "comment": "An hour is too long for a look."},
     "requests_edit": {"scope_hash": HASH, "duration": 900, "reason": "Orders hang since 10:40."},
     "requests_comments_create": {"comment": "Which replica, @bob?"},
+    "grants_extend_create": {"duration": 3600, "reason": "The index is still being built."},
     "grants_revoke": {"reason": "The incident is over."},
     "grants_abandon": {"reason": "The server was scrapped."},
     "tokens_create": {"name": "nightly report", "scopes": ["read"], "days": 90},
@@ -131,6 +145,7 @@ ANSWERED: Final[dict[str, Any]] = {
         "mentions": ["bob"],
         "unseen": [],
     },
+    "grants_extend_create": LONGER,
     "grants_reveal": {
         "connection": {"host": "db.example.com", "port": 5432, "user": "dbgf_7"},
         "password": "shown once",

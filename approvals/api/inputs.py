@@ -129,6 +129,11 @@ class SendBackInput(Input):
     comment = Text()
 
 
+class LongerInput(Input):
+    duration = WholeNumber()
+    reason = Text()
+
+
 class VoteInput(Input):
     decision = serializers.ChoiceField(choices=Decision.choices)
     scope_hash = Text()

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from approvals import abandoning, chain, grants, policy
+from approvals import abandoning, chain, extensions, grants, policy
 from approvals.api import errors, shapes
 from approvals.models import (
     Abandonment,
@@ -108,6 +108,7 @@ class RequestOut(serializers.ModelSerializer[AccessRequest]):
             "ticket",
             "duration",
             "starts_at",
+            "extends",
             "scope_hash",
             "submitted_at",
             "pending_until",
@@ -245,6 +246,9 @@ class GrantOut(serializers.ModelSerializer[Grant]):
     lateness = serializers.SerializerMethodField()
     connection = serializers.SerializerMethodField()
     revealed = serializers.SerializerMethodField()
+    extensions_most = serializers.SerializerMethodField()
+    may_extend_from = serializers.SerializerMethodField()
+    total_left = serializers.SerializerMethodField()
 
     class Meta:
         model = Grant
@@ -261,6 +265,12 @@ class GrantOut(serializers.ModelSerializer[Grant]):
             "approved_at",
             "opens_at",
             "expires_at",
+            "extended_count",
+            "extended_until",
+            "extensions_most",
+            "may_extend_from",
+            "total_left",
+            "bridged_at",
             "activated_at",
             "revoking_at",
             "cut_at",
@@ -299,6 +309,20 @@ class GrantOut(serializers.ModelSerializer[Grant]):
         if grant.beneficiary_id != self.context["viewer"].pk or not grant.connection:
             return None
         return grant.connection
+
+    def get_extensions_most(self, grant: Grant) -> int:
+        """How often its policy lets it be extended."""
+        return extensions.room(grant).most
+
+    def get_may_extend_from(self, grant: Grant) -> datetime | None:
+        """From when longer access may be asked for; null where it never may, or not any more."""
+        left = extensions.room(grant)
+        return left.opens_at if left.longest and grant.goes_on(self.context["now"]) else None
+
+    def get_total_left(self, grant: Grant) -> int:
+        """Seconds that extensions may still add in all."""
+        left = extensions.room(grant)
+        return left.total_left if grant.goes_on(self.context["now"]) else 0
 
     def get_revealed(self, grant: Grant) -> bool:
         return grant.revealed_at is not None

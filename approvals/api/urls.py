@@ -27,6 +27,7 @@ urlpatterns = [
     path("grants/", views.Grants.as_view(), name="grants"),
     path("grants/<int:pk>/", views.OneGrant.as_view(), name="grant"),
     path("grants/<int:pk>/reveal/", views.RevealGrant.as_view(), name="reveal"),
+    path("grants/<int:pk>/extend/", views.ExtendGrant.as_view(), name="extend"),
     path("grants/<int:pk>/release/", views.ReleaseGrant.as_view(), name="release"),
     path("grants/<int:pk>/revoke/", views.RevokeGrant.as_view(), name="revoke"),
     path("grants/<int:pk>/try-again/", views.TryGrantAgain.as_view(), name="try-again"),

@@ -350,7 +350,7 @@ class Events(EventListing):
 
 
 def _grants(rows: QuerySet[Grant]) -> QuerySet[Grant]:
-    return rows.select_related("beneficiary", "target", "level", "request")
+    return rows.select_related("beneficiary", "target", "level", "request__policy_version__policy")
 
 
 class Grants(Listing):
@@ -422,6 +422,24 @@ class RevealGrant(GrantVerb):
         self.body()
         credential = grants.reveal(pk, by=self.person)
         return {"connection": credential.connection, "password": credential.password}
+
+
+class ExtendGrant(GrantVerb):
+    """Asks that it goes on for longer; it answers with the request for that."""
+
+    takes = inputs.LongerInput
+    gives = details.RequestDetail
+    post_status = 201
+    creates = True
+    permission_classes = (IsAuthenticated, WithinScope, NoServiceAsks)
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        pk = kwargs["pk"]
+        one(access.visible_grants(self.person), pk)
+        asked = workflow.ask_longer(pk, by=self.person, wish=Wish(**self.body()))
+        where = reverse("api:request", args=[asked.pk])
+        told = out.request_detail(asked, viewer=self.person)
+        return Response(told, status=self.post_status, headers={"Location": where})
 
 
 class ReleaseGrant(GrantVerb):

@@ -13,7 +13,7 @@ from approvals.models.operations import (
     Installation,
     Reconciliation,
 )
-from approvals.models.policies import Policy, PolicyVersion, Stage, StageGroup
+from approvals.models.policies import ExtensionApproval, Policy, PolicyVersion, Stage, StageGroup
 from approvals.models.requests import (
     AccessRequest,
     Candidate,
@@ -38,6 +38,7 @@ __all__ = [
     "Candidate",
     "Decision",
     "Environment",
+    "ExtensionApproval",
     "Grant",
     "Heartbeat",
     "Installation",

@@ -80,8 +80,17 @@ class Grant(models.Model):
     opens_at = models.DateTimeField(help_text="Not before: the approval or the wanted start.")
     activate_before = models.DateTimeField(help_text="Unused if it has not begun to open by then.")
     # Set, before the target is touched, to the latest the access could end; from then on it only
-    # moves earlier (a trigger holds that).
+    # moves earlier, or as far as `extended_until` (a trigger holds that).
     expires_at = models.DateTimeField(null=True)
+    # The latest that the target's own expiry may have been moved to by an extension. The end
+    # follows once the target has it; until then it is the earlier of the two.
+    extended_until = models.DateTimeField(null=True)
+    extended_count = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Extensions that were agreed to."
+    )
+    bridged_at = models.DateTimeField(
+        null=True, help_text="Prolonged once because the decision about an extension was out."
+    )
     open_before = models.DateTimeField(null=True, help_text="Opening is given up after this.")
     activated_at = models.DateTimeField(null=True)
     revoking_at = models.DateTimeField(null=True)
@@ -153,6 +162,11 @@ class Grant(models.Model):
                 fields=["next_try_at"], condition=Q(state=GrantState.REVOKING), name="grant_closing"
             ),
             models.Index(
+                fields=["next_try_at"],
+                condition=Q(state=GrantState.ACTIVE, next_try_at__isnull=False),
+                name="grant_extending",
+            ),
+            models.Index(
                 fields=["opens_at"],
                 condition=Q(state__in=[GrantState.SCHEDULED, GrantState.PROVISIONING]),
                 name="grant_opening",
@@ -170,6 +184,14 @@ class Grant(models.Model):
     def account(self) -> str:
         """The account's name on the target, and the grant's public name."""
         return f"dbgf_{self.pk}"
+
+    def goes_on(self, now: datetime) -> bool:
+        """Open, and not past its end: computed from the clock, however late a sweeper is."""
+        return (
+            self.state == GrantState.ACTIVE
+            and self.expires_at is not None
+            and self.expires_at > now
+        )
 
     @property
     def meant_to_end_at(self) -> datetime | None:
@@ -193,6 +215,22 @@ class Grant(models.Model):
         since = self.stuck_since
         return (
             self.state == GrantState.REVOKING and since is not None and since <= now - STUCK_AFTER
+        )
+
+    @property
+    def latest_end(self) -> datetime | None:
+        """When the target's own expiry is at the latest: later than the end while an extension is
+        under way, or has been given up half-way."""
+        return max((at for at in (self.expires_at, self.extended_until) if at), default=None)
+
+    @property
+    def is_extending(self) -> bool:
+        """A later end was agreed to, and the target does not have it for certain yet."""
+        return (
+            self.state == GrantState.ACTIVE
+            and self.expires_at is not None
+            and self.extended_until is not None
+            and self.extended_until > self.expires_at
         )
 
     @property
@@ -225,6 +263,7 @@ class Abandonment(models.Model):
 
 class StepKind(models.TextChoices):
     OPEN = "open", "Open"
+    EXTEND = "extend", "Extend"
     CUT = "cut", "Cut"
     CLEAN = "clean", "Clean up"
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from audit.log import Subject
 
@@ -33,6 +33,14 @@ class Policy(models.Model):
 
     def audit_subject(self) -> Subject:
         return Subject("policy", str(self.pk), self.name, f"policy:{self.pk}")
+
+
+class ExtensionApproval(models.TextChoices):
+    """Whom longer access asks, of the stages that the access itself asked."""
+
+    CHAIN = "chain", "The whole chain"
+    LAST = "last", "The last stage"
+    NONE = "none", "Nobody"
 
 
 class PolicyVersion(models.Model):
@@ -61,6 +69,32 @@ class PolicyVersion(models.Model):
         default=86400, help_text="Seconds within which somebody has to look back."
     )
     review_all = models.BooleanField(default=False)
+    # Longer access, in place: with none allowed the rest of these says nothing.
+    extensions_most = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often a grant may be extended."
+    )
+    extension_max = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Seconds that one extension may add."
+    )
+    max_total = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Seconds a grant may last in all, from its opening, extensions included.",
+    )
+    extension_approval = models.CharField(
+        max_length=10,
+        choices=ExtensionApproval,
+        default=ExtensionApproval.CHAIN,
+        db_default=ExtensionApproval.CHAIN,
+    )
+    extension_window = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Seconds before the end from which it may be asked for."
+    )
+    bridge = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Seconds a grant goes on, once, if the decision is still out at its end.",
+    )
     published_at = models.DateTimeField(null=True)
     published_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+"
@@ -80,6 +114,19 @@ class PolicyVersion(models.Model):
                 | (~Q(emergency_groups=[]) & Q(emergency_duration__gt=0)),
             ),
             models.CheckConstraint(name="version_review_within", condition=Q(review_within__gt=0)),
+            models.CheckConstraint(
+                name="version_extension_approval_known",
+                condition=Q(extension_approval__in=ExtensionApproval.values),
+            ),
+            models.CheckConstraint(
+                name="version_extensions_have_bounds",
+                condition=Q(extensions_most=0)
+                | Q(
+                    extension_max__gt=F("bridge"),
+                    max_total__gte=F("max_duration"),
+                    extension_window__gt=0,
+                ),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
@@ -125,6 +125,8 @@ class AccessRequest(models.Model):
     ticket = models.CharField(max_length=100, blank=True)
     duration = models.PositiveIntegerField(help_text="Seconds.")
     starts_at = models.DateTimeField(null=True, blank=True)
+    # Of an extension: the access it prolongs, from `starts_at`, which is that one's end, on.
+    extends = models.ForeignKey("Grant", models.PROTECT, null=True, related_name="extensions")
     scope: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField()
     scope_hash = models.CharField(max_length=64)
     # Votes on a scope that changed are void and the chain begins anew: one more round.
@@ -158,6 +160,18 @@ class AccessRequest(models.Model):
                 condition=Q(state__in=UNDECIDED, kind=RequestKind.ACCESS),
                 name="request_one_undecided_per_person_and_level",
             ),
+            models.UniqueConstraint(
+                fields=["extends"],
+                condition=Q(state__in=UNDECIDED, extends__isnull=False),
+                name="request_one_undecided_extension",
+            ),
+            models.CheckConstraint(
+                name="request_extends_if_extension",
+                condition=Q(
+                    kind=RequestKind.EXTENSION, extends__isnull=False, starts_at__isnull=False
+                )
+                | (~Q(kind=RequestKind.EXTENSION) & Q(extends__isnull=True)),
+            ),
         ]
         indexes = [
             models.Index(
@@ -177,6 +191,11 @@ class AccessRequest(models.Model):
 
     def __str__(self) -> str:
         return f"request {self.pk}"
+
+    @property
+    def wanted_until(self) -> datetime | None:
+        """The end of what was asked for, where its start was asked for as well."""
+        return self.starts_at + timedelta(seconds=self.duration) if self.starts_at else None
 
     def audit_subject(self) -> Subject:
         label = f"{self.level.name} on {self.target.name} for {self.beneficiary}"

@@ -86,6 +86,16 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtendOrder:
+    """What `extend` must make true. `rights` and `summary` are those that were approved."""
+
+    account: Account
+    rights: Mapping[str, Any]
+    summary: Sequence[str]
+    valid_until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """What was read back from the target."""
 
@@ -240,8 +250,14 @@ class Provisioner(abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def extend(self, account: Account, valid_until: datetime) -> None:
-        """Move the target's own expiry of the account to `valid_until`."""
+    def extend(self, order: ExtendOrder, fence: Fence) -> None:
+        """Move the target's own expiry of the account to `valid_until`, and change nothing else.
+
+        The password stays, and sessions go on. What the fence holds is the expiry that it leaves.
+        `ProvisionError` codes: `scope_changed` (the level is not what was approved) and `gone`
+        (there is no account of ours), both permanent. `Fenced` passes through after the roll-back.
+        Until it has returned, the expiry may be the earlier or the later one.
+        """
 
     @abc.abstractmethod
     def cut(self, account: Account) -> None:

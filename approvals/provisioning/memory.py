@@ -23,6 +23,7 @@ from .base import (
     Account,
     Cleaned,
     Ended,
+    ExtendOrder,
     Fence,
     Finding,
     Found,
@@ -188,7 +189,7 @@ class MemoryProvisioner(Provisioner):
         server = self.server
         with server.lock:
             server.enter("open")
-            self._check_scope(order)
+            self._check_scope(order.rights, order.summary)
             self._check_name(order)
             opener = MemoryOpener(frozenset({order.grant_id}))
             server.openers.append(opener)
@@ -222,7 +223,7 @@ class MemoryProvisioner(Provisioner):
 
     def _is_sound(self, order: OpenOrder) -> bool:
         try:
-            self._check_scope(order)
+            self._check_scope(order.rights, order.summary)
             self._check_name(order)
         except ProvisionError:
             return False
@@ -232,12 +233,12 @@ class MemoryProvisioner(Provisioner):
         connection = {"server": self.config.name, "user": order.account}
         return Opened(valid_until=until, connection=connection)
 
-    def _check_scope(self, order: OpenOrder) -> None:
+    def _check_scope(self, rights: Mapping[str, Any], summary: Sequence[str]) -> None:
         try:
-            now = self.summarise(order.rights)
+            now = self.summarise(rights)
         except Invalid as error:
             raise ProvisionError(error.message, code="scope_changed", permanent=True) from error
-        if now != tuple(order.summary):
+        if now != tuple(summary):
             raise ProvisionError(
                 "The level is no longer what was approved.", code="scope_changed", permanent=True
             )
@@ -257,14 +258,22 @@ class MemoryProvisioner(Provisioner):
             stamp=order.stamp,
         )
 
-    def extend(self, account: Account, valid_until: datetime) -> None:
+    def extend(self, order: ExtendOrder, fence: Fence) -> None:
         """See `Provisioner.extend`."""
-        with self.server.lock:
-            self.server.enter("extend")
-            found = self._ours(account)
-            if found is None:
+        server, account = self.server, order.account
+        with server.lock:
+            server.enter("extend")
+            self._check_scope(order.rights, order.summary)
+            if self._ours(account) is None:
                 raise ProvisionError(f"{account.account} is gone.", code="gone", permanent=True)
-            found.valid_until = valid_until
+            opener = MemoryOpener(frozenset({account.grant_id}))
+            server.openers.append(opener)
+        fence.hold({"valid_until": order.valid_until.isoformat()})
+        with server.lock:
+            server.enter("commit")
+            opener.commit()
+            if found := self._ours(account):
+                found.valid_until = order.valid_until
 
     def cut(self, account: Account) -> None:
         """See `Provisioner.cut`."""

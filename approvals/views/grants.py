@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from approvals import abandoning, access, grants
+from approvals import abandoning, access, extensions, grants, workflow
 from approvals.errors import Invalid
-from approvals.forms import ReasonForm
-from approvals.models import Grant, Reach
-from approvals.states import GrantState
+from approvals.forms import LongerForm, ReasonForm
+from approvals.models import AccessRequest, Grant, Reach
+from approvals.states import GrantState, RequestState
 from approvals.views.finding import having, wanted
 from approvals.views.viewer import page, viewer
 from audit import clock
@@ -63,7 +63,7 @@ def _by_end(rows: QuerySet[Grant]) -> QuerySet[Grant]:
 
 def _visible(person: Person) -> Any:
     return access.visible_grants(person).select_related(
-        "target", "level", "beneficiary", "request__requester"
+        "target", "level", "beneficiary", "request__requester", "request__policy_version__policy"
     )
 
 
@@ -89,6 +89,25 @@ def reveal(request: HttpRequest, pk: int) -> HttpResponse:
     context = {"now": clock.now(), "grant": grant, "credential": credential}
     templates = [f"approvals/connect/{grant.target.kind}.html", "approvals/connect/any.html"]
     return render(request, "approvals/credential.html", {**context, "ways": templates})
+
+
+@never_cache
+@require_POST
+def extend(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask for longer access; what was typed stays where that will not do."""
+    grant = _grant(request, pk)
+    form = _longer_form(extensions.room(grant), request.POST)
+    form.is_valid()
+    try:
+        asked = workflow.ask_longer(grant.pk, by=viewer(request), wish=form.wish())
+    except Invalid as error:
+        form.take_errors(error.fields, error.message)
+        return _typed_again(request, grant, {"longer": form})
+    if asked.state == RequestState.APPROVED:
+        messages.success(request, "Your policy asks nobody for this. The end moves in a moment.")
+        return redirect("grant", grant.pk)
+    messages.success(request, "Asked. The end moves by itself once it is agreed to.")
+    return redirect("request", asked.pk)
 
 
 @never_cache
@@ -162,7 +181,9 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
     usable = grants.is_usable(grant, now)
     trouble = (grant.attempts, grant.last_error, grant.stuck_since, grant.is_overdue(now))
     asked = abandoning.standing(grant)
-    fingerprint = (grant.state, usable, grant.expires_at, trouble, [one.pk for one in asked])
+    room, wanted_longer = extensions.room(grant), extensions.undecided(grant) if usable else None
+    ends = (grant.expires_at, grant.extended_until, wanted_longer and wanted_longer.pk)
+    fingerprint = (grant.state, usable, ends, trouble, [one.pk for one in asked])
     codes = {name: no and no.code for name, no in actions.items()}
     last = events[-1].pk if events else 0
     seen = hashlib.sha256(repr((last, fingerprint, codes)).encode()).hexdigest()[:16]
@@ -172,6 +193,10 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
         "actions": actions,
         "usable": usable,
         "asked": asked,
+        "room": room,
+        "wanted_longer": wanted_longer,
+        "bridged": _is_bridged(grant, wanted_longer),
+        "longer": None if actions["extend"] else _longer_form(room),
         "late": grant.late_by(now),
         "holder": person.pk == grant.beneficiary_id,
         "request_visible": access.visible_requests(person).filter(pk=grant.request_id).exists(),
@@ -180,6 +205,15 @@ def _context(grant: Grant, person: Person) -> dict[str, Any]:
         "seen": seen,
         "over": grant.state == GrantState.ENDED,
     }
+
+
+def _longer_form(room: extensions.Room, data: QueryDict | None = None) -> LongerForm:
+    return LongerForm(data, least=room.bridge, limit=room.longest)
+
+
+def _is_bridged(grant: Grant, wanted: AccessRequest | None) -> bool:
+    """Whether it goes on only because the decision about more of it is out."""
+    return bool(grant.bridged_at and wanted and wanted.starts_at != grant.expires_at)
 
 
 def _timeline(grant: Grant) -> list[Event]:

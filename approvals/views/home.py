@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from approvals import discussion, reviews
+from approvals import discussion, extensions, reviews
 from approvals.models import AccessRequest, Grant
 from approvals.views import queue_rows
 from approvals.views.progress import progress, with_progress
@@ -21,13 +21,19 @@ URGENT, ASKED, HELD, MENTIONS = 3, 6, 12, 6  # how many of each fit a page that 
 @never_cache
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    person, now = viewer(request), clock.now()
-    held = Grant.objects.held_by(person).not_ended().select_related("target", "level")
+    person = viewer(request)
+    related = ("target", "level", "beneficiary", "request__policy_version__policy")
+    held = Grant.objects.held_by(person).not_ended().select_related(*related)
+    shown = list(held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD])
+    now = clock.now()
+    wanted = AccessRequest.objects.undecided().filter(extends__in=shown)
     asked = AccessRequest.objects.filter(Q(requester=person) | Q(beneficiary=person))
     context = {
         "now": now,
         "reviews": reviews.waiting_for(person, now)[:URGENT],
-        "held": held.order_by(F("expires_at").asc(nulls_last=True), "pk")[:HELD],
+        "held": shown,
+        "longer": {one.pk for one in shown if extensions.is_near_end(one, now)},
+        "waiting_longer": set(wanted.values_list("extends", flat=True)),
         "waiting": queue_rows.urgent(person, URGENT),
         "mentions": discussion.open_mentions(person)[:MENTIONS],
         "asked": progress(with_progress(asked).order_by("-pk")[:ASKED]),

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
+from django.db.models import Q
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
@@ -45,7 +46,7 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
     """What the templates of a request read."""
     loaded = policy.load_chain(asked)
     stages = _stages(loaded)
-    grant = None if asked.state in UNDECIDED else _grant(asked)
+    grant = None if asked.state in UNDECIDED and not asked.extends_id else _grant(asked)
     events = _timeline(asked)
     actions = policy.permitted_actions(asked, loaded, person)
     index = loaded.index
@@ -71,7 +72,9 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
 
 
 def _grant(asked: AccessRequest) -> Grant | None:
-    return Grant.objects.filter(request=asked).select_related("beneficiary").first()
+    """What it has opened, or what it is to prolong."""
+    which = Q(pk=asked.extends_id) if asked.extends_id else Q(request=asked)
+    return Grant.objects.filter(which).select_related("beneficiary").first()
 
 
 def _sent_back(events: list[Event]) -> dict[str, Any] | None:

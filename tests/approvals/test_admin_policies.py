@@ -65,19 +65,64 @@ def test_publishing_what_is_shown_says_the_same_again(ada: Client, world: World)
         reason_hint="Say what hangs.",
         ticket_required=True,
         pending_ttl=90 * 60,
+        extensions_most=2,
+        extension_max=HOUR,
+        max_total=12 * HOUR,
+        extension_approval="last",
+        extension_window=1800,
+        bridge=600,
     )
     before = newest(world)
     response = send(ada, world)
     after = newest(world)
     assert after.number == before.number + 1
     same = ("applies_to", "reason_hint", "ticket_required", "max_duration", "pending_ttl")
-    for name in (*same, "activation_ttl"):
+    for name in (*same, "activation_ttl", *administration.EXTENSIONS):
         assert getattr(after, name) == getattr(before, name), name
     stages = ("order", "name", "total", "deny_quorum", "deadline", "fallback_group")
     assert list(after.stages.values_list(*stages)) == list(before.stages.values_list(*stages))
     assert in_words(after) == in_words(before)
     assert in_words(after) in said(response)[0]
     assert Event.objects.filter(action="policy.published").latest("id").actor_name == "ada"
+
+
+def test_longer_access_is_told_in_words(ada: Client, world: World):
+    assert wording.clocks(newest(world)) == "Up to 8 h; decided within 24 h, opened within 1 h."
+    changes = {
+        "extensions_most": "2",
+        "extension_max": "1 h",
+        "max_total": "12 h",
+        "extension_window": "30 min",
+        "extension_approval": "last",
+    }
+    send(ada, world, **changes)
+    assert wording.clocks(newest(world)) == (
+        "Up to 8 h; decided within 24 h, opened within 1 h. In its last 30 min extended 2 times, "
+        "by up to 1 h and to 12 h in all, if its last stage agrees."
+    )
+    send(ada, world, extensions_most="1", extension_approval="none", bridge="10 min")
+    assert wording.clocks(newest(world)).endswith(
+        "In its last 30 min extended once, by up to 1 h and to 12 h in all, without asking "
+        "anybody; undecided at its end it goes on for 10 min, once."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"extensions_most": "1"}, "needs a length"),
+        ({"extensions_most": "21"}, "less than or equal to 20"),
+        ({"extensions_most": "-1"}, "greater than or equal to 0"),
+        ({"extension_approval": "somebody"}, "not one of the available choices"),
+        ({"bridge": "ten"}, "with its unit"),
+    ],
+)
+def test_longer_access_that_could_not_work_is_not_published(
+    ada: Client, world: World, changes, why
+):
+    before = newest(world)
+    assert why in send(ada, world, **changes).content.decode()
+    assert newest(world) == before
 
 
 def test_stages_are_asked_in_the_order_of_their_numbers(ada: Client, world: World):

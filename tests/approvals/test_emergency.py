@@ -86,7 +86,7 @@ class TestBreakingGlass:
         grant = Grant.objects.get(request=request)
         assert grant.scope_hash == request.scope_hash
         [told] = Event.objects.filter(action="accessrequest.bypassed")
-        assert (told.actor_name, told.data["reason"]) == ("alice", REASON)
+        assert (told.actor_name, told.data["scope"]["reason"]) == ("alice", REASON)
         assert not Event.objects.filter(action="accessrequest.approved").exists()
 
     def test_it_is_known_who_was_passed_over(self, ready: World):

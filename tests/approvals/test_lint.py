@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.db import connection
@@ -15,7 +15,7 @@ from approvals.models import Policy
 from approvals.policy import AppliesTo
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled, said, url
-from tests.world import World, publish, stage
+from tests.world import HOUR, World, publish, stage
 
 EMPTY = Ground(members={}, levels={}, names={})
 UNFILLED = {lint.UNFILLABLE}  # of rules without stages
@@ -280,3 +280,36 @@ class TestPages:
         assert answer.context["effect"] is None
         assert "at least the sum" in str(answer.context["form"].errors)
         assert Event.objects.filter(action="administration.refused").count() == 1
+
+
+class TestLongerAccess:
+    """What is allowed of it, and would surprise somebody."""
+
+    LONGER: ClassVar[dict[str, Any]] = {
+        "extensions_most": 2,
+        "extension_max": HOUR,
+        "max_total": 12 * HOUR,
+        "extension_approval": "last",
+        "extension_window": 1800,
+    }
+
+    def test_nothing_where_there_is_none_or_all_is_well(self, world: World):
+        assert of(world) == []
+        publish(world, **self.LONGER)
+        assert of(world) == []
+
+    def test_that_nobody_is_asked_for_it(self, world: World):
+        publish(world, **{**self.LONGER, "extension_approval": "none"})
+        [warned] = of(world)
+        assert warned.code == lint.ASKS_NOBODY
+        assert "for 12 h" in warned.text
+
+    def test_that_there_is_no_time_to_decide(self, world: World):
+        publish(world, **{**self.LONGER, "extension_window": 60})
+        assert codes(of(world)) == [lint.TOO_LATE]
+        publish(world, **{**self.LONGER, "extension_window": 60, "bridge": 600})
+        assert of(world) == []
+
+    def test_that_what_is_asked_for_in_full_is_never_extended(self, world: World):
+        publish(world, **{**self.LONGER, "max_total": 8 * HOUR})
+        assert codes(of(world)) == [lint.NO_ROOM]

@@ -81,6 +81,7 @@ def test_what_mallory_may_not_see_does_not_exist_for_her(world, sign_in):
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",
         f"/grants/{grant.pk}/reveal/",
+        f"/grants/{grant.pk}/extend/",
         f"/grants/{grant.pk}/release/",
         f"/grants/{grant.pk}/revoke/",
         f"/grants/{grant.pk}/try-again/",
@@ -116,7 +117,7 @@ def test_no_verb_answers_to_get_and_none_acts_without_a_csrf_token(world, sign_i
     names = [str(one.name) for one in patterns if isinstance(one, URLPattern)]
     forms = {"ask-level", "request-edit"}
     verbs = [name for name in names if "-" in name and name not in forms]
-    assert len(verbs) == 11
+    assert len(verbs) == 12
     for address in (
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",

@@ -35,6 +35,13 @@ EXPRESSIONS = {
 SEES_RECORDS = ("accessrequest", "requeststage", "vote", "grant", "step", "review", "event")
 SETS_UP = ("target", "accesslevel", "policy")
 PASSWORD = "a long password"
+# Access may be extended from its beginning on.
+LONGER: dict[str, Any] = {
+    "extensions_most": 2,
+    "extension_max": HOUR,
+    "max_total": 12 * HOUR,
+    "extension_window": 8 * HOUR,
+}
 
 
 def routes() -> list[str]:
@@ -145,6 +152,8 @@ class Place:
                 return {"comment": "Which replica?"}
             case ["revoke", ""] | ["abandon", ""]:
                 return reason
+            case ["extend", ""]:
+                return wish
         match route:
             case "/ask/<pk>/emergency/":
                 return emergency
@@ -197,7 +206,7 @@ def settle(world: World, clock: Clock) -> Place:
     rights = [f"{verb}_{name}" for verb in ("add", "change", "delete", "view") for name in SETS_UP]
     _appoint(world, "administrator", *rights)
     oncall = [world.groups["developers"]]
-    publish(world, emergency_groups=oncall, emergency_duration=HOUR // 2)
+    publish(world, emergency_groups=oncall, emergency_duration=HOUR // 2, **LONGER)
     stuck = _stuck(world, clock)
     grant = _opened(world, level=world.write)
     wish = TokenWish(name="nightly", scopes=["read"], days=7)

@@ -67,6 +67,7 @@ POST /reviews/<pk>/                                in   404  404  403  302  403 
 GET  /grants/                                      in   200  200  200  200  200  200  200  200
 GET  /grants/<pk>/                                 in   404  404  200  200  200  200  200  200
 POST /grants/<pk>/reveal/                          in   404  404  200  403  403  403  403  403
+POST /grants/<pk>/extend/                          in   404  404  302  403  403  403  403  403
 POST /grants/<pk>/release/                         in   404  404  302  403  403  403  403  403
 POST /grants/<pk>/revoke/                          in   404  404  403  302  302  403  403  403
 POST /grants/<pk>/try-again/                       in   404  404  302  302  302  403  302  302
@@ -109,6 +110,7 @@ GET  /api/v1/requests/<pk>/events/                 403  404  404  200  200  200 
 GET  /api/v1/grants/                               403  200  200  200  200  200  200  200  200
 GET  /api/v1/grants/<pk>/                          403  404  404  200  200  200  200  200  200
 POST /api/v1/grants/<pk>/reveal/                   403  404  404  200  403  403  403  403  403
+POST /api/v1/grants/<pk>/extend/                   403  404  404  201  403  403  403  403  403
 POST /api/v1/grants/<pk>/release/                  403  404  404  200  403  403  403  403  403
 POST /api/v1/grants/<pk>/revoke/                   403  404  404  403  200  200  403  403  403
 POST /api/v1/grants/<pk>/try-again/                403  404  404  200  200  200  403  200  200

@@ -7,11 +7,9 @@ import re
 from audit.actions import declared
 from tests.docs.pages import DOCS, section
 
-# Where no verb leads today: extensions. The first state of a stage that waits is told by the Event
-# of the submission.
+# The first state of a stage that waits is told by the Event of the submission.
 UNREACHED = {
     "requeststage.waiting",
-    "requeststage.skipped",
 }
 TESTS_OWN = "story."  # declared by tests/audit/conftest.py
 

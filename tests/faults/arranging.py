@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from approvals import administration
-from approvals.models import AccessLevel, Policy, Target
+from approvals.models import AccessLevel, ExtensionApproval, Policy, Target
 from approvals.states import GrantState
 from debugflow.accounts.models import User
 from tests.faults.asking import Asking, people
-from tests.faults.book import WORDINGS, Wording
+from tests.faults.book import LONGER, WORDINGS, Wording
 from tests.faults.ground import publish_wording
 
 ADDRESSES = ("orders", "orders", "elsewhere")
@@ -73,11 +73,19 @@ class Arranging(Asking):
         self.book.on = dict.fromkeys(self.book.on, True)
         self.book.level_on = dict.fromkeys(self.book.level_on, True)
 
-    @rule(wording=st.sampled_from(WORDINGS), pending_ttl=st.sampled_from((3600, 86400)))
-    def publish(self, wording: Wording, pending_ttl: int) -> None:
+    @rule(
+        wording=st.sampled_from(WORDINGS),
+        pending_ttl=st.sampled_from((3600, 86400)),
+        approval=st.sampled_from(ExtensionApproval.values),
+    )
+    def publish(
+        self, wording: Wording, pending_ttl: int, approval: str = ExtensionApproval.LAST
+    ) -> None:
         self.seen["steps"] += 1
-        version = publish_wording(self.world, wording, pending_ttl=pending_ttl)
+        longer = {**LONGER, "extension_approval": approval}
+        version = publish_wording(self.world, wording, pending_ttl=pending_ttl, **longer)
         self.book.wordings[version.pk] = wording
+        self.book.longer[version.pk] = approval
 
     @rule(what=st.sampled_from(("target", "policy", "read", "write")), on=rarely_off, who=people)
     def switch(self, what: str, on: bool, who: int) -> None:

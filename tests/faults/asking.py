@@ -22,6 +22,7 @@ from audit import clock
 from debugflow.accounts.models import User
 from tests.faults.course import Course, Row
 from tests.faults.watched import Watched
+from tests.faults.witness import moment
 from tests.world import HOUR
 
 people = st.integers(0, 10**6)  # which of them, counted round
@@ -204,7 +205,11 @@ class Asking(Watched):
         denied = row["state"] == S.DENIED
         expected = R.APPROVED if approved else R.DENIED if denied else R.PENDING
         assert course.row["state"] == expected
-        assert bool(course.grant) == approved
+        if course.row["extends_id"]:
+            wanted = moment(course.row["starts_at"]), course.row["duration"]
+            assert approved == self.book.intends(course.row["extends_id"], *wanted)
+        else:
+            assert bool(course.grant) == approved
         if row["state"] == S.PASSED:  # of those who left, no approval counts any more
             said = course.counting(row)
             gone = said.keys() - self.book.still(course, row).keys()

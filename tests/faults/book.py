@@ -6,7 +6,7 @@ arithmetic is the oracle's, and who is who is what the machine wrote down when i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,6 +37,15 @@ WORDINGS: tuple[Wording, ...] = (
 Scope = tuple[str, tuple[str, ...]]
 """Where a level is, and what it may do there: as much of a scope as is changed here."""
 LONGEST = 8 * HOUR  # seconds, of any wording; a level's limit is half of it
+# What every wording that is published here allows of longer access, in seconds but for the first.
+EXTENSIONS, EXTENSION_MAX, TOTAL, WINDOW, BRIDGE = 2, 2 * HOUR, LONGEST, 1800, 300
+LONGER: Mapping[str, int] = {
+    "extensions_most": EXTENSIONS,
+    "extension_max": EXTENSION_MAX,
+    "max_total": TOTAL,
+    "extension_window": WINDOW,
+    "bridge": BRIDGE,
+}
 
 
 @dataclass
@@ -55,6 +64,8 @@ class Book:
     stored: dict[int, tuple[str, ...]] = field(default_factory=dict)
     frozen: dict[int, Scope] = field(default_factory=dict)
     address: str = "orders"
+    longer: dict[int, str] = field(default_factory=dict)  # version's id -> whom an extension asks
+    grant: Callable[[int], Mapping[str, Any]] = lambda _: {}  # by its id, as witnessed
 
     @property
     def wording(self) -> Wording:
@@ -96,12 +107,61 @@ class Book:
         ends = [end, window, moment(stage["deadline_at"]) if stage else None]
         gone = not ({row["requester_id"], row["beneficiary_id"]} <= self.active)
         off = not (all(self.on.values()) and self.level_on[row["level_id"]])
-        return gone or off or any(one is not None and one <= now for one in ends)
+        over = any(one is not None and one <= now for one in ends)
+        return gone or off or over or self.prolongs_nothing(course, now)
+
+    def prolongs_nothing(self, course: Course, now: datetime) -> bool:
+        """Whether it is for more of an access that does not go on."""
+        if course.row["extends_id"] is None:
+            return False
+        grant = self.grant(course.row["extends_id"])
+        end = moment(grant["expires_at"])
+        return grant["state"] != G.ACTIVE or end is None or end <= now
+
+    def intends(self, grant: int, start: datetime | None, seconds: int) -> bool:
+        """Whether an access is to go on for so long after that moment."""
+        until = moment(self.grant(grant)["extended_until"])
+        return start is not None and until == start + timedelta(seconds=seconds)
+
+    def asks_for_longer(self, version: int) -> Wording:
+        """The stages of a version that are asked for longer access."""
+        wording = self.wordings[version]
+        return {"chain": wording, "last": wording[-1:]}.get(self.longer.get(version, "none"), ())
+
+    def against_extending(
+        self, course: Course, person: int, seconds: int, now: datetime, live: list[Course]
+    ) -> set[str]:
+        """Every reason not to let somebody ask for so many seconds more of an access."""
+        grant, version = course.grant or {}, course.row["policy_version_id"]
+        times = (moment(grant[n]) for n in ("activated_at", "expires_at", "extended_until"))
+        begin, end, until = times
+        if grant["state"] != G.ACTIVE or begin is None or end is None:
+            return {"wrong_state", "not_yours", "no_extensions"}
+        on = all(self.on.values()) and self.level_on[grant["level_id"]]
+        left = TOTAL - (end - begin).total_seconds()
+        longest = min(EXTENSION_MAX, int(left))
+        bridge = 0 if grant["bridged_at"] else BRIDGE
+        stages = self.asks_for_longer(version)
+        people = [self.drawn(groups, {person}) for _, groups, *_ in stages]
+        fillable = chain_oracle.fillable(asked(stages, people, self.groups)) if stages else True
+        found = {
+            "not_yours": person != grant["beneficiary_id"],
+            "no_extensions": version not in self.longer,
+            "wrong_state": end <= now or (until is not None and until > end) or not on,
+            "asked_already": any(one.row["extends_id"] == grant["id"] for one in live),
+            "used_up": grant["extended_count"] >= EXTENSIONS or longest <= bridge,
+            "too_early": end - timedelta(seconds=WINDOW) > now,
+            "scope_changed": self.frozen[course.pk] != self.scope_of(grant["level_id"]),
+            "not_requestable": not (self.is_in(person, "developers") and on),
+            "invalid": not bridge < seconds <= longest,
+            "unfillable": not fillable,
+        }
+        return {code for code, holds in found.items() if holds}
 
     def against_asking(self, person: int, level: int, seconds: int, live: list[Course]) -> set[str]:
         """Every reason not to let somebody ask for a level."""
         stages = [self.drawn(groups, {person}) for _, groups, *_ in self.wording]
-        same = [one for one in live if one.row["level_id"] == level]
+        same = [one for one in live if one.row["level_id"] == level and one.row["kind"] == "access"]
         asks = self.is_in(person, "developers") and self.on["target"] and self.level_on[level]
         found = {
             "not_requestable": not asks,

@@ -18,7 +18,7 @@ from audit.models import Event
 from tests.faults import lawful, witness
 from tests.faults.course import Course
 from tests.faults.lawful import MACHINES
-from tests.faults.witness import Change, Said
+from tests.faults.witness import Change, Said, moment
 
 MOVES = {f"{name}.{state}" for name, machine in MACHINES.items() for state in machine}
 BORN = {"accessrequest": "accessrequest.submitted", "grant": "grant.scheduled", "vote": "vote.cast"}
@@ -27,9 +27,18 @@ MOMENTS = {
     ("grant", "cut_at"): "grant.cut",
     ("grant", "revealed_at"): "grant.revealed",
     ("grant", "abandoned_at"): "grant.abandoned",
+    ("grant", "bridged_at"): "grant.bridged",
     ("vote", "voided_at"): "vote.voided",
 }
-TOLD = {*MOVES, *BORN.values(), *MOMENTS.values(), "vote.replaced", "accessrequest.rescoped"}
+TOLD = {
+    *MOVES,
+    *BORN.values(),
+    *MOMENTS.values(),
+    "vote.replaced",
+    "accessrequest.rescoped",
+    "grant.extending",
+    "grant.extended",
+}
 Told = tuple[int, str, str, str]
 """A transaction, an action, its subject's id, and the state that was left, if it was a move."""
 
@@ -125,6 +134,10 @@ class Record:
             yield change.xid, action, subject, change.was("state")
         if change.table == "accessrequest" and change.old and change.differs("scope_hash"):
             yield change.xid, "accessrequest.rescoped", subject, ""
+        if change.table == "grant" and change.old and change.differs("extended_count"):
+            yield change.xid, "grant.extending", subject, ""
+        if change.table == "grant" and change.old and _moved_later(change):
+            yield change.xid, "grant.extended", subject, ""
         for (table, column), action in MOMENTS.items():
             if table == change.table and change.became(column):
                 yield change.xid, action, subject, ""
@@ -144,6 +157,11 @@ class Record:
         if event.at < at:
             yield f"{event.action} of {event.subject_id} goes back in time"
         self._moves[key] = (state, event.at)
+
+
+def _moved_later(change: Change) -> bool:
+    before, after = (moment(told("expires_at")) for told in (change.was, change.of))
+    return before is not None and after is not None and after > before
 
 
 def _said(event: Said) -> Told:

@@ -12,7 +12,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
-from approvals import closing, leases, opening
+from approvals import closing, extending, leases, opening
 from approvals.administration import StageDraft
 from approvals.models import AccessLevel, Policy, PolicyVersion, StepKind, Target
 from approvals.provisioning.memory import MemoryAccount, MemoryServer
@@ -152,6 +152,8 @@ def sweep_grants() -> None:
     for kind in (StepKind.CUT, StepKind.CLEAN):
         if jobs := closing.claim(kind, worker="sweeper", room=room()):
             closing.run_all(jobs)
+    if longer := extending.claim(worker="sweeper", room=room()):
+        extending.run_all(longer)
     if opens := opening.claim(worker="sweeper", room=room()):
         opening.run_all(opens)
 

@@ -26,6 +26,7 @@ FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 
 RACES = "tests/approvals/test_races.py::"
 GRANTS = "tests/approvals/test_grants.py::"
+EXTENSIONS = "tests/approvals/test_extensions.py::"
 TAKEOVER = "tests/faults/test_takeover.py::"
 INSTANTS = "tests/faults/test_instants.py::"
 ONE_GRANT = "tests/faults/test_one_grant.py::"
@@ -101,13 +102,27 @@ BREACHES = (
     ),
     Breach(
         "the fence does not store what is about to be left",
-        "approvals/opening.py",
-        "            cursor.execute(_LEAVE, [[job.step.pk for job, _ in left], traces])\n",
-        "            pass\n",
+        "approvals/leases.py",
+        "        cursor.execute(_LEAVE, [[step.pk for step, _ in traces], values])\n",
+        "        pass\n",
         (
             f"{INSTANTS}test_an_opener_killed_in_mid_step_is_taken_over",
             f"{BATCHES}test_a_lost_answer_of_many_is_taken_up_by_the_next_attempt",
         ),
+    ),
+    Breach(
+        "an extension asks nobody whether it still may",
+        "approvals/extending.py",
+        "            if _held(self.job) is None:\n                raise Fenced\n",
+        "",
+        (f"{EXTENSIONS}TestCarryingOut::test_an_end_during_it_wins",),
+    ),
+    Breach(
+        "an end moves though the access was taken away",
+        "approvals/extending.py",
+        "    return found if found is not None and found.goes_on(clock.now()) else None\n",
+        "    return job.grant\n",
+        (f"{EXTENSIONS}TestCarryingOut::test_one_that_ends_between_target_and_ledger_stays_ended",),
     ),
     Breach(
         "what is read back is ignored",

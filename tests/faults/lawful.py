@@ -7,6 +7,7 @@ is asked. Who was active or a member at that moment is not known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from approvals import states
@@ -33,6 +34,7 @@ MAY_CHANGE = {
         "state", "expires_at", "open_before", "activated_at", "revoking_at", "cut_at", "ended_at",
         "end_reason", "end_code", "end_note", "connection", "secret", "revealed_at", "lease",
         "lease_until", "attempts", "next_try_at", "last_error", "stuck_since", "abandoned_at",
+        "extended_until", "extended_count", "bridged_at",
     },
 }  # fmt: skip
 
@@ -56,6 +58,31 @@ def _wrong(change: Change, course: Course, everyone: Iterable[Course]) -> Iterat
     else:
         yield from _changed(change)
         yield from _moved(change, course)
+        if change.table == "grant" and change.differs("extended_until"):
+            yield from _intended(change, everyone)
+
+
+def _intended(change: Change, everyone: Iterable[Course]) -> Iterator[str]:
+    """A later end that is to be needs a decision of its own, or one that is out, once."""
+    mine = [one for one in everyone if one.row["extends_id"] == change.pk]
+    if change.of("state") != GrantState.ACTIVE:
+        yield f"it was to be extended while {change.of('state')}"
+    if change.of("extended_count") == change.was("extended_count"):
+        if not change.became("bridged_at") or not any(one.undecided for one in mine):
+            yield "it was bridged twice, or with no decision out"
+        return
+    agreed = [one for one in mine if one.row["state"] == RequestState.APPROVED]
+    if change.of("extended_count") != change.was("extended_count") + 1:
+        yield "its extensions were miscounted"
+    if change.of("extended_count") > len(agreed):
+        yield "it was extended more often than that was agreed to"
+    if not any(_wanted(one) == moment(change.of("extended_until")) for one in agreed):
+        yield "it was extended to another end than was agreed to"
+
+
+def _wanted(course: Course) -> datetime | None:
+    start = moment(course.row["starts_at"])
+    return start and start + timedelta(seconds=course.row["duration"])
 
 
 def _born(change: Change, course: Course, everyone: Iterable[Course]) -> Iterator[str]:
@@ -79,7 +106,7 @@ def _askers(course: Course) -> set[int]:
 
 
 def _asked_twice(change: Change, everyone: Iterable[Course]) -> Iterator[str]:
-    same = ("beneficiary_id", "level_id")
+    same = ("kind", "beneficiary_id", "level_id", "extends_id")
     for other in everyone:
         if other.pk != change.pk and other.undecided:
             if all(other.row[name] == change.of(name) for name in same):
@@ -127,8 +154,17 @@ def _changed(change: Change) -> Iterator[str]:
             yield f"{column} was set twice"
     for column in LATER_NEVER:
         before, after = moment(change.was(column)), moment(change.of(column))
+        if column == "expires_at" and after is not None and _extended(change, after):
+            continue
         if before is not None and (after is None or after > before):
             yield f"{column} moved from {before} to {after}"
+
+
+def _extended(change: Change, end: datetime) -> bool:
+    """Whether an end moved as far as was intended before, while the access went on."""
+    until = moment(change.was("extended_until"))
+    went_on = change.was("state") == change.of("state") == GrantState.ACTIVE
+    return went_on and until is not None and end <= until and not change.differs("extended_until")
 
 
 def _moved(change: Change, course: Course) -> Iterator[str]:
@@ -155,8 +191,15 @@ def _request(change: Change, course: Course) -> Iterator[str]:
     if change.differs("round") and change.of("round") != change.was("round") + 1:
         yield "a round was left out"
     if change.of("state") == RequestState.APPROVED and change.differs("state"):
-        if not course.round() or any(stage["state"] != S.PASSED for stage in course.round()):
+        if not course.round() or any(
+            stage["state"] not in _done(course) for stage in course.round()
+        ):
             yield "approved without a completed chain"
+
+
+def _done(course: Course) -> tuple[S, ...]:
+    """What stages may be that are not asked any more: longer access may leave some out."""
+    return (S.PASSED, S.SKIPPED) if course.row["extends_id"] else (S.PASSED,)
 
 
 def _stage(change: Change, course: Course) -> Iterator[str]:
@@ -168,7 +211,7 @@ def _stage(change: Change, course: Course) -> Iterator[str]:
         return
     index, arithmetic = stages.index(change.pk), course.states()
     match change.of("state"):
-        case S.OPEN if any(stage["state"] != S.PASSED for stage in course.round()[:index]):
+        case S.OPEN if any(one["state"] not in _done(course) for one in course.round()[:index]):
             yield "a stage opened before those before it had passed"
         case S.PASSED if chain_oracle.empty_slots(arithmetic, index):
             yield "a stage passed with places that nobody fills"

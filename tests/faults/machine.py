@@ -26,7 +26,7 @@ from tests.faults.campaign import Row, Run, campaign
 from tests.faults.course import Course
 from tests.faults.course import Row as Fields
 from tests.faults.ground import STANDING_STILL, Ground
-from tests.faults.troubling import Troubling
+from tests.faults.longer import Longer
 from tests.faults.witness import moment
 from tests.world import HOUR
 
@@ -38,7 +38,7 @@ JUST = (-0.001, 0.0, 1.0)  # seconds after a deadline
 CHANGES = ("nothing", "drifted", "saved", "switched off", "left", "late")
 
 
-class Life(Troubling):
+class Life(Longer):
     """All the steps."""
 
     @initialize(

@@ -9,27 +9,27 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from approvals import closing, grants, opening
-from approvals.models import Grant, Step, StepKind
+from approvals import closing, extending, grants, opening, workflow
+from approvals.models import ExtensionApproval, Grant, Step, StepKind
 from approvals.states import GrantState
 from audit.log import timeline
 from debugflow.embedded.production import leftovers
 from tests.faults.children import Child, child
 from tests.faults.histories import breaches
 from tests.faults.place import OTHER_DATABASE, ROOT, Place, eventually, state_of
-from tests.faults.work import INSTANTS, LOCKED, attempt, extend
+from tests.faults.work import INSTANTS, LOCKED, attempt
+from tests.world import HOUR, publish
 
 pytestmark = pytest.mark.slow
 
 LEASES = 61  # seconds: longer than any lease
 # What a process has done on the target before it was stopped it tells whenever it goes on.
 TOLD_LATE = {"grant.quarantined"}
-EARLIER = timedelta(minutes=10)
+LATER = 1800  # seconds that an extension adds
 DATABASES = ("orders", OTHER_DATABASE)
 OPENING = [("open", instant) for instant in INSTANTS["open"]]
 OPENING_MANY = [("open many", instant) for instant in INSTANTS["open many"]]
@@ -188,19 +188,45 @@ def test_openers_of_many_killed_in_mid_step_are_taken_over(shared: Place, verb, 
 
 
 @pytest.mark.parametrize(("verb", "instant"), EXTENDING)
-def test_an_extension_killed_in_mid_step_is_repeated(shared: Place, verb, instant):
-    grant = _to_be_moved(shared)
+def test_an_extension_killed_in_mid_step_is_taken_over(shared: Place, verb, instant, clock):
+    """Whoever is in stays in, and the later end is the end: here, on the target, and in fact."""
+    grant = _to_be_extended(shared)
+    password = grants.reveal(grant.pk, by=shared.world.alice).password
+    session = shared.sign_in(grant, password)
     killed(verb, grant, instant)
-    extend(grant)
+    clock.forward(LEASES)
+    eventually(lambda: _extended(grant))  # its server may hold what the dead one had locked
     agree(shared, grant)
-    works(shared, grant)
-    grants.release(grant.pk, by=shared.world.alice)
+    assert session.execute("SELECT 1").fetchone() == (1,)
+    shared.sign_in(grant, password).close()
+    clock.forward(HOUR + LATER)
     ends(shared, grant)
 
 
 @pytest.mark.parametrize(("verb", "instant"), EXTENDING)
+def test_an_extension_killed_in_mid_step_and_left_ends_at_the_old_end(
+    shared: Place, verb, instant, clock
+):
+    """Unless the ledger had moved it: then it goes on. Never is one side's end without the other's
+    known."""
+    grant = _to_be_extended(shared)
+    killed(verb, grant, instant)
+    [(until,)] = shared.production.ask(
+        "SELECT rolvaliduntil FROM pg_roles WHERE rolname = %(account)s", account=grant.account
+    )
+    grant.refresh_from_db()
+    assert grant.expires_at <= until <= grant.extended_until
+    assert (grant.expires_at == grant.extended_until) == (instant == "moved")
+    clock.forward(HOUR)
+    if instant == "moved":
+        agree(shared, grant)
+        clock.forward(LATER)
+    ends(shared, grant)
+
+
+@pytest.mark.parametrize(("verb", "instant"), unlocked(EXTENDING))
 def test_an_extension_stopped_in_mid_step_revives_nothing(shared: Place, verb, instant):
-    grant = _to_be_moved(shared)
+    grant = _to_be_extended(shared)
     with stopped(verb, grant, instant) as extender:
         grants.revoke(grant.pk, by=shared.world.bob, reason="Stop.")
         ends(shared, grant)
@@ -209,12 +235,38 @@ def test_an_extension_stopped_in_mid_step_revives_nothing(shared: Place, verb, i
     assert seen(shared, grant) == before
 
 
-def _to_be_moved(place: Place) -> Grant:
-    """An open access whose end the ledger has moved, and the target not yet."""
+@pytest.mark.parametrize(("verb", "instant"), unlocked(EXTENDING))
+def test_an_extension_stopped_past_the_end_moves_nothing(shared: Place, verb, instant, clock):
+    grant = _to_be_extended(shared)
+    with stopped(verb, grant, instant) as extender:
+        clock.forward(HOUR if instant != "moved" else HOUR + LATER)
+        ends(shared, grant)
+        before = seen(shared, grant)
+        assert extender.resume() == 0
+    assert seen(shared, grant) == before
+
+
+def _extended(grant: Any) -> bool:
+    extending.extend_grant(grant.pk, worker="other")
+    grant.refresh_from_db()
+    return bool(grant.expires_at == grant.extended_until)
+
+
+def _to_be_extended(place: Place) -> Any:
+    """An open access whose holder may have it for longer: agreed to, and not carried out."""
+    publish(
+        place.world,
+        extensions_most=1,
+        extension_max=LATER,
+        max_total=8 * HOUR,
+        extension_approval=ExtensionApproval.LAST,
+        extension_window=HOUR,
+    )
     grant = opened(place)
-    assert grant.expires_at
-    grant.expires_at -= EARLIER
-    grant.save(update_fields=["expires_at"])
+    wish = place.world.wish(duration=LATER)
+    place.world.vote(workflow.ask_longer(grant.pk, by=place.world.alice, wish=wish), "carol")
+    grant.refresh_from_db()
+    assert grant.is_extending, grant.last_error
     return grant
 
 
@@ -313,7 +365,7 @@ def test_whoever_is_stopped_holding_rows_of_ours_loses_them(shared: Place, clock
 
 
 def _taken_away(place: Place, grant: Grant) -> None:
-    if state_of(grant) in (GrantState.SCHEDULED, GrantState.PROVISIONING):
+    if state_of(grant) in (GrantState.SCHEDULED, GrantState.PROVISIONING, GrantState.ACTIVE):
         grants.revoke(grant.pk, by=place.world.bob, reason="Stop.")
 
 
@@ -326,8 +378,12 @@ def _stopped_holding(
             what = [place.approved(), place.approved()]
         case "cut many" | "clean many":
             what = _many_to_be_closed(place, verb)
+        case "open":
+            what = place.approved()
+        case "extend":
+            what = _to_be_extended(place)
         case _:
-            what = place.approved() if verb == "open" else _to_be_closed(place, verb)
+            what = _to_be_closed(place, verb)
     process = processes.enter_context(stopped(verb, what, instant))
     return what[0] if isinstance(what, list) else what, process
 

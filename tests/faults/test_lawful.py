@@ -15,6 +15,7 @@ from tests.faults.witness import Change
 ALICE, BOB, DAN, CAROL = 1, 2, 3, 4
 DBA, SECURITY = 10, 11
 NOON, LATER = "2030-01-01T12:00:00+00:00", "2030-01-01T13:00:00+00:00"
+MINUTE = "2030-01-01T12:01:00+00:00"  # after noon
 
 
 def stage(pk: int, group: int, state: str, total: int = 1) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def course() -> Course:
     row = {
         "id": 7, "state": "pending", "requester_id": ALICE, "beneficiary_id": ALICE,
         "last_edited_by_id": ALICE, "round": 1, "scope_hash": "h", "level_id": 5, "target_id": 6,
-        "duration": 60, "policy_version_id": 1,
+        "duration": 60, "policy_version_id": 1, "kind": "access", "extends_id": None,
+        "starts_at": None,
     }  # fmt: skip
     made = Course(row)
     made.stages = {1: stage(1, DBA, "open", total=2), 2: stage(2, SECURITY, "waiting")}
@@ -49,7 +51,8 @@ def course() -> Course:
 def grant(**more: Any) -> dict[str, Any]:
     return {
         "id": 9, "request_id": 7, "beneficiary_id": ALICE, "level_id": 5, "target_id": 6,
-        "duration": 60, "scope_hash": "h", "state": "scheduled", "expires_at": None, **more,
+        "duration": 60, "scope_hash": "h", "state": "scheduled", "expires_at": None,
+        "extended_until": None, "extended_count": 0, "bridged_at": None, **more,
     }  # fmt: skip
 
 
@@ -168,6 +171,42 @@ def test_what_may_not_become_of_a_grant(
     course.abandoners = {ALICE: NOON, BOB: NOON}  # whoever holds it does not count
     told = became(passed(course), "grant", grant(**before), **after)
     assert any(wrong in one for one in told)
+
+
+def extension(course: Course, **more: Any) -> Course:
+    """alice asked for one more minute of her access, grant 9, which ends at noon."""
+    asked = {"id": 8, "kind": "extension", "extends_id": 9, "starts_at": NOON, **more}
+    return Course({**course.row, **asked})
+
+
+def intended(course: Course, asked: Course, **more: Any) -> list[str]:
+    """What is wrong with a later end of grant 9 that is to be."""
+    before = grant(state="active", expires_at=NOON, extended_until=None)
+    after = {**before, "extended_until": MINUTE, "extended_count": 1, **more}
+    change = Change(id=1, xid=1, table="grant", old=before, new=after)
+    return [wrong.split(": ", 1)[1] for wrong in breaches(change, course, [course, asked])]
+
+
+def test_an_end_moves_as_far_as_was_intended(course: Course):
+    going_on = grant(state="active", expires_at=NOON, extended_until=LATER)
+    assert became(course, "grant", going_on, expires_at=LATER) == []
+    ending = grant(state="revoking", expires_at=NOON, extended_until=LATER)
+    assert became(course, "grant", ending, expires_at=LATER)[0].startswith("expires_at moved")
+    at_once = grant(state="active", expires_at=NOON)
+    told = became(course, "grant", at_once, expires_at=LATER, extended_until=LATER)
+    assert told[0].startswith("expires_at moved")
+
+
+def test_an_end_is_to_move_only_by_a_decision(course: Course):
+    agreed = extension(course, state="approved")
+    assert intended(course, agreed) == []
+    assert "more often than that" in intended(course, extension(course))[0]
+    assert "to another end" in intended(course, agreed, extended_until=LATER)[0]
+    assert "miscounted" in intended(course, agreed, extended_count=2)[0]
+    assert "bridged twice" in intended(course, agreed, extended_count=0)[0]
+    bridged = {"extended_count": 0, "bridged_at": NOON}
+    assert intended(course, extension(course), **bridged) == []
+    assert "no decision out" in intended(course, agreed, **bridged)[0]
 
 
 def test_nothing_is_deleted(course: Course):

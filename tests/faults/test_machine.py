@@ -21,6 +21,7 @@ CAME_TO_PASS = (
     "accessrequest.expired", "accessrequest.rescoped", "save a level", "delete a level refused",
     "cancel refused", "opened: active", "opened: scope_changed", "reveal", "release", "abandon",
     "abandon refused", "grant.attempt_failed", "grant.cut", "grant.ended", "vote.voided",
+    "ask for longer", "ask for longer refused", "grant.extending", "grant.extended", "extended",
 )  # fmt: skip
 
 

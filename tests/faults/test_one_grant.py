@@ -9,19 +9,29 @@ import os
 import signal
 import time
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
 
-from approvals import closing, grants, opening
-from approvals.models import Grant
+from approvals import closing, grants, opening, workflow
+from approvals.models import ExtensionApproval, Grant
 from approvals.queue import Ring, bell
 from approvals.states import GrantState
 from debugflow.embedded.valkey import EmbeddedValkey
 from tests.faults.histories import breaches
 from tests.faults.place import Place, eventually, has_ended, state_of
+from tests.world import publish
 
 pytestmark = pytest.mark.slow
+
+LONGER: dict[str, Any] = {
+    "extensions_most": 1,
+    "extension_max": 3600,
+    "max_total": 8 * 3600,
+    "extension_approval": ExtensionApproval.LAST,
+    "extension_window": 3600,
+}
 
 
 def _live_session(
@@ -64,6 +74,50 @@ def test_a_worker_whose_broker_is_gone_ends_access_on_time(place: Place, clock):
     with place.running(*worker) as process:
         _ends_on_time(place, clock)
         assert process.poll() is None
+
+
+def test_longer_access_leaves_no_gap_and_ends_at_its_new_end(place: Place, clock):
+    """The session from before goes on past the old end, and is cut at the new one."""
+    publish(place.world, **LONGER)
+    with place.running("manage.py", "sweep"):
+        grant, password, session = _live_session(place)
+        clock.forward(3590)
+        wish = place.world.wish(duration=600)
+        asked = workflow.ask_longer(grant.pk, by=place.world.alice, wish=wish)
+        place.world.vote(asked, "carol")
+        eventually(partial(_is_moved, grant), within=9)
+        clock.forward(60)
+        time.sleep(2)  # some looks of the sweeper
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        place.sign_in(grant, password).close()
+        clock.forward(600)
+        eventually(lambda: _is_cut(session), within=15)
+        eventually(lambda: place.is_refused(grant, password), within=5)
+        eventually(lambda: state_of(grant) == GrantState.ENDED)
+    grant.refresh_from_db()
+    assert breaches(grant) == []
+
+
+def test_a_late_decision_is_bridged_by_a_sweeper(place: Place, clock):
+    publish(place.world, **LONGER, bridge=300)
+    with place.running("manage.py", "sweep"):
+        grant, _, session = _live_session(place)
+        wish = place.world.wish(duration=600)
+        asked = workflow.ask_longer(grant.pk, by=place.world.alice, wish=wish)
+        clock.forward(3585)
+        eventually(partial(_is_moved, grant), within=9)
+        clock.forward(60)
+        time.sleep(2)
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        place.world.vote(asked, "carol", "deny")
+        eventually(lambda: _is_cut(session), within=15)
+        eventually(lambda: state_of(grant) == GrantState.ENDED)
+
+
+def _is_moved(grant: Grant) -> bool:
+    before = grant.expires_at
+    grant.refresh_from_db()
+    return before is not None and grant.expires_at is not None and grant.expires_at > before
 
 
 def test_of_two_sweepers_one_is_killed_and_nothing_is_late(place: Place, clock):

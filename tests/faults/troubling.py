@@ -15,7 +15,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from approvals import closing, grants, leases, opening, reconciler
+from approvals import closing, extending, grants, leases, opening, reconciler
 from approvals.errors import NotAllowed, ProvisionError, WrongState
 from approvals.models import StepKind
 from approvals.states import GrantState
@@ -29,8 +29,9 @@ from tests.faults.witness import moment
 
 G = GrantState
 OPENING, CLOSING = ("open", "commit", "committed"), ("cut", "clean", "observe")
+LONGER = ("extend",)
 TOGETHER = ("open_many", "commit", "committed")
-INSTANTS = (*OPENING, *CLOSING)
+INSTANTS = (*OPENING, *CLOSING, *LONGER)
 EVENTS = ("crash", "revoked", "overtaken", "over", "left", "woken", "nothing")
 STRANGERS = ("dbgf_9001", "dbgf_9002")
 GRACE = timedelta(seconds=120)  # that an unknown account is only watched
@@ -191,6 +192,9 @@ class Troubling(Giving):
             self.to_be_opened(who)
             claimed = opening.claim(worker="asleep", room=room())
             self.jobs += [(opening, job) for job in claimed]
+        elif kind == StepKind.EXTEND:
+            claimed = extending.claim(worker="asleep", room=room())
+            self.jobs += [(extending, job) for job in claimed]
         else:
             self.to_be_closed(who)
             held = closing.claim(kind, worker="asleep", room=room())

@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from approvals import sweeper
+from approvals import extending, sweeper
 from approvals.errors import DebugflowError
 from approvals.models import Grant, Step, StepKind
 from approvals.policy import Refusal
@@ -52,6 +52,7 @@ class Watched(RuleBasedStateMachine):
             name: set(self.book.members[key]) for name, key in self.book.groups.items()
         }
         self.record = Record()
+        self.book.grant = self.grant
         self.clock = Clock()
         self.jobs: list[Any] = []  # claimed, and whoever claimed them is gone or asleep
         self.passwords: dict[int, str] = {}
@@ -108,6 +109,7 @@ class Watched(RuleBasedStateMachine):
         self.seen["steps"] += 1
         sweeper.expire_requests()
         sweeper.close_groundless()
+        extending.bridge_due()
         sweep_grants()
 
     @invariant()
@@ -124,9 +126,7 @@ class Watched(RuleBasedStateMachine):
             account, grant = self.server.accounts[name], self.grant(pk)
             assert account.id in [one["id"] for one in traces[pk]], f"{name} is nobody's"
             assert grant["state"] in (G.PROVISIONING, G.ACTIVE, G.REVOKING), f"{name} is left"
-            end = moment(grant["expires_at"])
-            assert end is not None
-            assert account.valid_until <= end, f"{name} outlives its grant"
+            assert account.valid_until <= self.latest_end(grant), f"{name} outlives its grant"
             assert not (grant["cut_at"] and account.can_sign_in), f"{name} was cut and is open"
         for pk, session in self.sessions:
             assert not (self.grant(pk)["cut_at"] and session.alive), f"{pk} was cut and is in"
@@ -138,7 +138,15 @@ class Watched(RuleBasedStateMachine):
                 continue
             account = self.server.accounts[f"dbgf_{grant['id']}"]
             assert account.can_sign_in
-            assert account.valid_until == moment(grant["expires_at"])
+            # The ledger's end is never later than what the target has.
+            end = moment(grant["expires_at"])
+            assert end is not None
+            assert end <= account.valid_until <= self.latest_end(grant)
+
+    def latest_end(self, grant: Row) -> datetime:
+        """When its account may end by the ledger: later than it during an extension."""
+        told = (moment(grant[name]) for name in ("expires_at", "extended_until"))
+        return max(one for one in told if one is not None)
 
     def forward(self, seconds: float) -> None:
         self.seen["steps"] += 1

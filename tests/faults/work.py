@@ -10,15 +10,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from approvals import closing, leases, opening, targets
-from approvals.errors import ProvisionError
-from approvals.models import Grant, StepKind
+from approvals import closing, extending, leases, opening
+from approvals.models import StepKind
 from approvals.provisioning.postgresql import PostgreSQL, clean, cut, roles, together
 from approvals.provisioning.postgresql import opening as opening_many
 from approvals.sweeper import Sweeper
@@ -69,9 +67,15 @@ INSTANTS: dict[str, dict[str, Instant]] = {
         "activated": after(opening, "_activate"),
     },
     "extend": {
-        "before": before(PostgreSQL, "extend"),
-        "before COMMIT": after(roles, "_set_expiry"),
-        "after": after(PostgreSQL, "extend"),
+        "claiming": after(leases, "pick"),
+        "claimed": before(PostgreSQL, "extend"),
+        "connected": before(roles, "limit"),
+        "before the fence": after(roles, "_set_expiry"),
+        "in the fence": after(extending, "_held"),
+        "before COMMIT": after(extending.LeaseFence, "hold"),
+        "after COMMIT": after(PostgreSQL, "extend"),
+        "moving the end": before(leases, "let_go"),
+        "moved": after(extending, "_extended"),
     },
     "cut": {
         "claiming": after(leases, "pick"),
@@ -122,6 +126,9 @@ LOCKED = {
     ("open", "activating"),
     ("open many", "in the fence"),
     ("open many", "activating"),
+    ("extend", "claiming"),
+    ("extend", "in the fence"),
+    ("extend", "moving the end"),
     ("cut", "writing it down"),
     ("cut many", "writing it down"),
     ("clean", "saying ended"),
@@ -186,14 +193,7 @@ def _due(jobs: list[Any]) -> list[Any]:
 
 
 def _extend(grant: int) -> None:
-    with suppress(ProvisionError):  # the account is gone, or the transaction was ended
-        extend(Grant.objects.get(pk=grant))
-
-
-def extend(grant: Grant) -> None:
-    """Move the target's own expiry to the grant's, which is what a verb would do on the target."""
-    assert grant.expires_at is not None
-    targets.provisioner(grant.target).extend(closing.account_of(grant), grant.expires_at)
+    extending.run_all(_due(extending.claim(worker="doomed", only=grant)))
 
 
 ATTEMPTS: dict[str, Callable[[Any], None]] = {

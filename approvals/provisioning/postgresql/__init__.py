@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from approvals.errors import Invalid, ProvisionError
@@ -18,6 +17,7 @@ from approvals.provisioning.base import (
     Account,
     Cleaned,
     Ended,
+    ExtendOrder,
     Fence,
     Finding,
     JointFence,
@@ -99,7 +99,7 @@ class PostgreSQL(Provisioner):
     def open(self, order: OpenOrder, fence: Fence) -> Opened:
         """See `Provisioner.open`. The whole takes at most `OPEN_DEADLINE` seconds."""
         rights, deadline = parsed(LevelRights, order.rights), Deadline(OPEN_DEADLINE)
-        self._check_scope(order, rights, deadline)
+        self._check_scope(order.grant_id, rights, order.summary, deadline)
         until = open_account(self._dialer, order, rights, fence, deadline)
         return Opened(valid_until=until, connection=self._connection(order.account, rights))
 
@@ -132,13 +132,15 @@ class PostgreSQL(Provisioner):
         except Invalid:
             return None
 
-    def _check_scope(self, order: OpenOrder, rights: LevelRights, deadline: Deadline) -> None:
+    def _check_scope(
+        self, grant_id: int, rights: LevelRights, summary: Sequence[str], deadline: Deadline
+    ) -> None:
         try:
-            now = self._look(rights, name=opener_name(order.grant_id), deadline=deadline)
+            now = self._look(rights, name=opener_name(grant_id), deadline=deadline)
         except Invalid as error:
             raise ProvisionError(error.message, code="scope_changed", permanent=True) from error
-        if now != tuple(order.summary):
-            raise _scope_changed(tuple(order.summary), now)
+        if now != tuple(summary):
+            raise _scope_changed(tuple(summary), now)
 
     def _look(self, rights: LevelRights, *, name: str, deadline: Deadline) -> tuple[str, ...]:
         began = time.monotonic()
@@ -159,9 +161,11 @@ class PostgreSQL(Provisioner):
             "sslmode": self.config.sslmode,
         }
 
-    def extend(self, account: Account, valid_until: datetime) -> None:
-        """See `Provisioner.extend`."""
-        extend_account(self._dialer, account, valid_until)
+    def extend(self, order: ExtendOrder, fence: Fence) -> None:
+        """See `Provisioner.extend`. The whole takes at most `OPEN_DEADLINE` seconds."""
+        rights, deadline = parsed(LevelRights, order.rights), Deadline(OPEN_DEADLINE)
+        self._check_scope(order.account.grant_id, rights, order.summary, deadline)
+        extend_account(self._dialer, order.account, order.valid_until, fence, deadline)
 
     def cut(self, account: Account) -> None:
         """See `Provisioner.cut`."""

@@ -30,8 +30,6 @@ OPEN_DEADLINE = 30
 """Seconds for the whole of an open, from our side; well under the 60 s an open may take."""
 OPEN_STATEMENT = 10
 """Seconds for one statement of it."""
-EXTEND_DEADLINE = 10
-"""Seconds for an extension."""
 
 
 def open_account(
@@ -137,13 +135,24 @@ def _set_expiry(db: Db, account: str, until: datetime) -> None:
     db.execute(expiry(account, until))
 
 
-def extend_account(dialer: Dialer, account: Account, until: datetime) -> None:
+def extend_account(
+    dialer: Dialer, account: Account, until: datetime, fence: Fence, deadline: Deadline
+) -> None:
     """Move the role's own expiry to `until`; raise `ProvisionError` (code `gone`) without one.
 
-    It bears the opener's name, so that a close ends it as it ends an opener.
+    It bears the opener's name, so that a close ends it as it ends an opener. Nothing but the expiry
+    is said: the password stays what its holder knows, and a NOLOGIN stays one.
+
+    1. Find our role; a stranger's of that name is left alone.
+    2. Set `VALID UNTIL`, which locks its row, and look again whose it is.
+    3. Have the fence hold; then COMMIT. Anything raised rolls back.
     """
-    deadline = Deadline(EXTEND_DEADLINE)
-    with dialer.session(opener_name(account.grant_id), deadline) as db, db.transaction():
+    name = opener_name(account.grant_id)
+    with (
+        dialer.session(name, deadline, statement_timeout=OPEN_STATEMENT) as db,
+        db.transaction(),
+    ):
+        limit(db)
         if oid_of(db, account.account) not in oids_of(account.traces):
             raise ProvisionError(
                 f"The target has no role {account.account} of ours.", code="gone", permanent=True
@@ -151,3 +160,5 @@ def extend_account(dialer: Dialer, account: Account, until: datetime) -> None:
         _set_expiry(db, account.account, until)
         if oid_of(db, account.account) not in oids_of(account.traces):
             raise _taken(account.account)
+        deadline.check("extending")
+        fence.hold({"valid_until": until.isoformat()})

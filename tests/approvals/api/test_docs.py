@@ -54,6 +54,7 @@ def sources() -> list[Path]:
         "grants",
         "reviews",
         "abandoning",
+        "extensions",
         "policy",
         "tokens",
         "answers",

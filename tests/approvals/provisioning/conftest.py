@@ -23,7 +23,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from approvals.provisioning.base import Account, OpenOrder
+from approvals.provisioning.base import Account, ExtendOrder, OpenOrder
 from approvals.provisioning.postgresql import PostgreSQL
 from debugflow.embedded.postgres import EmbeddedPostgres
 from tests.passwords import hash_lightly
@@ -139,6 +139,12 @@ class Target:
         fence, order = NotedFence(), self.order(rights)
         self.provisioner.open(order, fence)
         return account_of(order, fence)
+
+    def extend(self, account: Account, until: datetime, fence: NotedFence | None = None) -> None:
+        """Move the expiry of an access that reads."""
+        summary = self.provisioner.summarise(READ)
+        order = ExtendOrder(account=account, rights=READ, summary=summary, valid_until=until)
+        self.provisioner.extend(order, fence or NotedFence())
 
     def end(self, account: Account) -> None:
         """Cut, clean, and check that nothing is left."""

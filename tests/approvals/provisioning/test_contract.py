@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from approvals import provisioning
 from approvals.errors import Fenced, Invalid, ProvisionError
-from approvals.provisioning.base import Account, Known, OpenOrder, Provisioner
+from approvals.provisioning.base import Account, ExtendOrder, Known, OpenOrder, Provisioner
 from approvals.provisioning.memory import MemoryProvisioner, MemoryServer, MemorySession
 
 from .conftest import ALICES, READ, NotedFence, Target, account_of, is_cut
@@ -277,17 +277,72 @@ def test_sessions_from_elsewhere_are_ended_and_told(arena: Arena) -> None:
     assert arena.provisioner.end_elsewhere([account], []) == []
 
 
-def test_the_expiry_is_kept_and_moved(arena: Arena) -> None:
-    account = opened(arena)
+def longer(arena: Arena, account: Account, seconds: float) -> ExtendOrder:
+    """To the end that many seconds from now; of a kind that can be extended in place."""
     if not arena.provisioner.supports_extend:
         pytest.skip("this kind extends by opening anew")
-    arena.provisioner.extend(account, datetime.now(UTC) - timedelta(seconds=1))
+    return ExtendOrder(
+        account=account,
+        rights=arena.rights,
+        summary=arena.provisioner.summarise(arena.rights),
+        valid_until=datetime.now(UTC) + timedelta(seconds=seconds),
+    )
+
+
+def test_the_expiry_is_kept_and_moved(arena: Arena) -> None:
+    """The same account with the same password, and whoever is in stays in."""
+    account = opened(arena)
+    session = arena.sign_in(account.account)
+    arena.provisioner.extend(longer(arena, account, -1), NotedFence())
     with pytest.raises(PermissionError):
         arena.sign_in(account.account)
-    arena.provisioner.extend(account, datetime.now(UTC) + timedelta(minutes=5))
-    session = arena.sign_in(account.account)
+    order = longer(arena, account, 300)
+    for _ in range(2):
+        fence = NotedFence()
+        arena.provisioner.extend(order, fence)
+        assert fence.undo == [{"valid_until": order.valid_until.isoformat()}]
+    assert arena.is_in(arena.sign_in(account.account))
     assert arena.is_in(session)
     arena.provisioner.cut(account)
+    assert not arena.is_in(session)
+
+
+def test_an_overtaken_extension_changes_nothing(arena: Arena) -> None:
+    account = opened(arena)
+
+    def overtaken() -> None:
+        raise Fenced
+
+    with pytest.raises(Fenced):
+        arena.provisioner.extend(longer(arena, account, -1), NotedFence(before=overtaken))
+    assert arena.is_in(arena.sign_in(account.account))
+
+
+def test_a_cut_ends_an_extension_under_way(arena: Arena) -> None:
+    account = opened(arena)
+    fence = NotedFence(before=lambda: arena.provisioner.cut(account))
+    with pytest.raises(ProvisionError):
+        arena.provisioner.extend(longer(arena, account, 300), fence)
+    assert not arena.provisioner.observe(account).can_sign_in
+
+
+def test_another_level_is_not_extended(arena: Arena) -> None:
+    account = opened(arena)
+    order = longer(arena, account, 300)
+    arena.drift()
+    with pytest.raises(ProvisionError) as caught:
+        arena.provisioner.extend(order, NotedFence())
+    assert (caught.value.code, caught.value.permanent) == ("scope_changed", True)
+
+
+def test_what_is_gone_is_not_extended(arena: Arena) -> None:
+    account = opened(arena)
+    order = longer(arena, account, 300)
+    arena.provisioner.cut(account)
+    arena.provisioner.clean(account)
+    with pytest.raises(ProvisionError) as caught:
+        arena.provisioner.extend(order, NotedFence())
+    assert (caught.value.code, caught.value.permanent) == ("gone", True)
 
 
 def test_nonsense_is_refused(arena: Arena) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -9,15 +10,17 @@ import psycopg
 import pytest
 
 from approvals.errors import Fenced, ProvisionError
-from approvals.provisioning.base import Account, Opened
+from approvals.provisioning.base import Account, ExtendOrder, Opened
 
 from .conftest import (
     ADMIN_PASSWORD,
     ALICES,
+    READ,
     WRITE,
     NotedFence,
     Target,
     account_of,
+    is_cut,
     refused,
     wait_until_activity,
 )
@@ -75,7 +78,7 @@ def test_the_servers_own_expiry_is_the_control_planes_time_plus_the_duration(
 
 def test_past_its_expiry_the_server_lets_nobody_in(target: Target) -> None:
     account = target.opened()
-    target.provisioner.extend(account, datetime.now(UTC) - timedelta(seconds=1))
+    target.extend(account, datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         target.sign_in(account.account)
 
@@ -83,9 +86,72 @@ def test_past_its_expiry_the_server_lets_nobody_in(target: Target) -> None:
 def test_an_extension_moves_the_expiry(target: Target) -> None:
     account = target.opened()
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=3)
-    target.provisioner.extend(account, until)
+    fence = NotedFence()
+    target.extend(account, until, fence)
     found = target.ask(f"SELECT rolvaliduntil FROM pg_roles WHERE rolname = '{account.account}'")
     assert found == until
+    assert fence.undo == [{"valid_until": until.isoformat()}]
+
+
+def test_alice_goes_on_in_her_session_and_is_cut_at_the_new_end(target: Target) -> None:
+    """The one she had before: with what she had in it, and the password she knows."""
+    account = target.opened()
+    with target.sign_in(account.account) as alice:
+        alice.execute("CREATE TEMP TABLE notes AS SELECT 1 AS one")
+        pid = alice.info.backend_pid
+        until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        target.extend(account, until)
+        target.extend(account, until)
+        assert alice.execute("SELECT one FROM notes").fetchone() == (1,)
+        assert alice.info.backend_pid == pid
+        target.sign_in(account.account).close()
+        query = f"SELECT rolvaliduntil FROM pg_roles WHERE rolname = '{account.account}'"
+        assert target.ask(query) == until
+        time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()) + 0.1)
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            target.sign_in(account.account)
+        target.provisioner.cut(account)
+        assert is_cut(alice)
+    target.end(account)
+
+
+def test_an_extension_that_is_overtaken_is_rolled_back(target: Target) -> None:
+    account = target.opened()
+    query = f"SELECT rolvaliduntil FROM pg_roles WHERE rolname = '{account.account}'"
+    before = target.ask(query)
+
+    def overtaken() -> None:
+        raise Fenced
+
+    with pytest.raises(Fenced):
+        target.extend(account, datetime.now(UTC) + timedelta(hours=3), NotedFence(before=overtaken))
+    assert target.ask(query) == before
+
+
+def test_a_close_ends_an_extension_before_its_commit(target: Target) -> None:
+    """Stopped after its fence has held, it moves nothing once the cut has looked."""
+    account = target.opened()
+    query = f"SELECT rolvaliduntil FROM pg_roles WHERE rolname = '{account.account}'"
+    before = target.ask(query)
+    fence = NotedFence(before=lambda: target.provisioner.cut(account))
+    with pytest.raises(ProvisionError):
+        target.extend(account, datetime.now(UTC) + timedelta(hours=3), fence)
+    assert target.ask(query) == before
+    assert not target.provisioner.observe(account).can_sign_in
+
+
+def test_a_level_that_changed_since_its_approval_is_not_extended(target: Target) -> None:
+    account, summary = target.opened(), target.provisioner.summarise(READ)
+    until = datetime.now(UTC) + timedelta(hours=3)
+    order = ExtendOrder(account=account, rights=READ, summary=summary, valid_until=until)
+    target.tell("GRANT UPDATE ON orders TO orders_ro")
+    try:
+        with pytest.raises(ProvisionError) as caught:
+            target.provisioner.extend(order, NotedFence())
+    finally:
+        target.tell("REVOKE UPDATE ON orders FROM orders_ro")
+    assert (caught.value.code, caught.value.permanent) == ("scope_changed", True)
+    assert caught.value.details["changes"]
 
 
 def test_an_account_that_is_gone_or_a_strangers_is_not_extended(target: Target) -> None:
@@ -98,7 +164,7 @@ def test_an_account_that_is_gone_or_a_strangers_is_not_extended(target: Target) 
 
 def _refusal_to_extend(target: Target, account: Account) -> tuple[str, bool]:
     with pytest.raises(ProvisionError, match="no role") as caught:
-        target.provisioner.extend(account, datetime.now(UTC))
+        target.extend(account, datetime.now(UTC))
     return caught.value.code, caught.value.permanent
 
 
