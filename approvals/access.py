@@ -12,7 +12,8 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from guardian.shortcuts import get_objects_for_user, get_users_with_perms
 
-from approvals.models import AccessLevel, AccessRequest, Grant, Target
+from approvals.models import AccessLevel, AccessRequest, Grant, Target, Vote
+from approvals.models.requests import lent_to
 
 if TYPE_CHECKING:
     from approvals.people import Person
@@ -62,16 +63,33 @@ def owners(target: Target) -> QuerySet[Person]:
 
 def administrators() -> QuerySet[Person]:
     """Whoever is active and may change targets: superusers, and staff holding that permission."""
+    return _at_the_desk_with("approvals.change_target")
+
+
+def _at_the_desk_with(permission: str) -> QuerySet[Person]:
     people: QuerySet[Person] = get_user_model()._default_manager.with_perm(
-        "approvals.change_target", backend="django.contrib.auth.backends.ModelBackend"
+        permission, backend="django.contrib.auth.backends.ModelBackend"
     )
     return people.filter(Q(is_superuser=True) | Q(is_staff=True)).order_by("pk")
 
 
 def administers(person: Person) -> bool:
     """Whether this is one of the `administrators`."""
-    at_the_desk = person.is_superuser or person.is_staff
-    return at_the_desk and person.has_perm("approvals.change_target")
+    return _is_at_the_desk_with(person, "approvals.change_target")
+
+
+def _is_at_the_desk_with(person: Person, permission: str) -> bool:
+    return (person.is_superuser or person.is_staff) and person.has_perm(permission)
+
+
+def policy_admins() -> QuerySet[Person]:
+    """Whoever is active and may change policies: superusers, and staff holding that permission."""
+    return _at_the_desk_with("approvals.change_policy")
+
+
+def sets_policies(person: Person) -> bool:
+    """Whether this is one of the `policy_admins`."""
+    return _is_at_the_desk_with(person, "approvals.change_policy")
 
 
 def audited_targets(user: Person) -> QuerySet[Target]:
@@ -90,13 +108,16 @@ def visible_targets(user: Person) -> QuerySet[Target]:
 
 
 def visible_requests(user: Person) -> QuerySet[AccessRequest]:
-    """One's own, those made for one or that one was asked about, those on one's targets."""
+    """One's own, those made for one or that one was asked about, those on one's targets; and where
+    somebody is asked for whom one may vote, or for whom one has."""
     if user.has_perm("approvals.view_accessrequest"):
         return AccessRequest.objects.all()
     return AccessRequest.objects.filter(
         Q(requester=user)
         | Q(beneficiary=user)
         | Q(pk__in=user.candidacies.values("stage__request"))
+        | Q(pk__in=lent_to(user))
+        | Q(pk__in=Vote.objects.filter(voter=user).order_by().values("stage__request"))
         | Q(target__in=owned_targets(user).values("pk"))
         | Q(target__in=audited_targets(user).values("pk"))
     )

@@ -7,7 +7,7 @@ What is not built yet is refused here with a reason, since a setting nobody read
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -19,6 +19,7 @@ from django.db import models, transaction
 
 from approvals import holders, provisioning, republishing, targets, workflow
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
+from approvals.lengths import lasting
 from approvals.models import (
     AccessLevel,
     AccessRequest,
@@ -49,6 +50,8 @@ NOT_BUILT = {
     "high": "High risk needs the gateway, and there is none yet. Choose low or medium.",
     "second_factor": "There is no second factor yet, so nobody could give one. Leave it off.",
 }
+REMIND_LEAST = 60  # seconds between two reminders
+REMIND_MOST = 50
 # What Events say of each besides.
 TARGET_TOLD = ("address", "enabled", "environment", "labels")
 LEVEL_TOLD = ("rights", "summary", "risk", "reach", "rank", "max_duration", "enabled")
@@ -70,6 +73,7 @@ VERSION_TOLD = (
     "review_within",
     "review_all",
     *EXTENSIONS,
+    "allow_delegation",
 )
 
 T = TypeVar("T")
@@ -308,6 +312,10 @@ class StageDraft:
     deadline: int | None = None
     fallback_group: Group | None = None
     needs_second_factor: bool = False
+    remind_every: int | None = None
+    max_reminders: int | None = None
+    escalate_after: int | None = None
+    escalation_group: Group | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +340,7 @@ class PolicyDraft:
     extension_approval: str = ExtensionApproval.CHAIN
     extension_window: int = 0
     bridge: int = 0
+    allow_delegation: bool = True
 
 
 @_verb
@@ -415,6 +424,7 @@ def _write_version(
         applies_to=draft.applies_to.model_dump(),
         reason_hint=draft.reason_hint,
         ticket_required=draft.ticket_required,
+        allow_delegation=draft.allow_delegation,
         max_duration=draft.max_duration,
         pending_ttl=draft.pending_ttl,
         activation_ttl=draft.activation_ttl,
@@ -442,7 +452,10 @@ def _problems(draft: PolicyDraft) -> list[str]:
     found += _emergency_problems(draft)
     found += _extension_problems(draft)
     for stage in draft.stages:
-        found += [f"Stage “{stage.name}”: {problem}" for problem in _stage_problems(stage)]
+        problems = _stage_problems(stage)
+        if stage.escalate_after and stage.escalate_after >= draft.pending_ttl:
+            problems.append("the request would be over before it escalates.")
+        found += [f"Stage “{stage.name}”: {problem}" for problem in problems]
     return found
 
 
@@ -494,7 +507,25 @@ def _stage_problems(stage: StageDraft) -> list[str]:
         found.append("its deadline is at least one second.")
     if stage.needs_second_factor:
         found.append(NOT_BUILT["second_factor"])
-    return found
+    return [*found, *_reminder_problems(stage), *_escalation_problems(stage)]
+
+
+def _reminder_problems(stage: StageDraft) -> Iterator[str]:
+    if (stage.remind_every is None) != (stage.max_reminders is None):
+        yield "reminders need both a time between them and how many there are at most."
+    if stage.remind_every is not None and stage.remind_every < REMIND_LEAST:
+        yield f"reminders are at least {lasting(REMIND_LEAST)} apart."
+    if stage.max_reminders is not None and not 0 < stage.max_reminders <= REMIND_MOST:
+        yield f"reminders are at least 1 and at most {REMIND_MOST}."
+
+
+def _escalation_problems(stage: StageDraft) -> Iterator[str]:
+    if (stage.escalate_after is None) != (stage.escalation_group is None):
+        yield "escalation needs both a time and a group."
+    if stage.escalate_after is not None and stage.escalate_after <= 0:
+        yield "it escalates after one second at the earliest."
+    if stage.escalate_after and stage.deadline and stage.escalate_after >= stage.deadline:
+        yield "its deadline would come before it escalates."
 
 
 def _write_stage(version: PolicyVersion, order: int, draft: StageDraft) -> None:
@@ -507,6 +538,10 @@ def _write_stage(version: PolicyVersion, order: int, draft: StageDraft) -> None:
         deadline=draft.deadline,
         fallback_group=draft.fallback_group,
         needs_second_factor=draft.needs_second_factor,
+        remind_every=draft.remind_every,
+        max_reminders=draft.max_reminders,
+        escalate_after=draft.escalate_after,
+        escalation_group=draft.escalation_group,
     )
     StageGroup.objects.bulk_create(
         StageGroup(stage=stage, group=group, minimum=minimum)
@@ -522,6 +557,10 @@ def _told(stage: StageDraft) -> dict[str, Any]:
         "deny_quorum": stage.deny_quorum,
         "deadline": stage.deadline,
         "fallback": stage.fallback_group.name if stage.fallback_group else "",
+        "remind_every": stage.remind_every,
+        "max_reminders": stage.max_reminders,
+        "escalate_after": stage.escalate_after,
+        "escalation": stage.escalation_group.name if stage.escalation_group else "",
     }
 
 

@@ -165,6 +165,7 @@ class VoteForm(forms.Form):
     scope_hash = forms.CharField(max_length=64)
     comment = forms.CharField(required=False, strip=True)
     replaces = forms.IntegerField(required=False, min_value=0)
+    on_behalf_of = forms.CharField(required=False, max_length=150)
 
 
 class CommentForm(forms.Form):

@@ -345,7 +345,8 @@ def _takes_away(grant: Grant, person: Person) -> bool:
 
 def _approved(grant: Grant, person: Person) -> bool:
     about_it = Q(stage__request=grant.request_id) | Q(stage__request__extends=grant)
-    votes = Vote.objects.counting().filter(about_it, voter=person)
+    theirs = Q(voter=person) | Q(on_behalf_of=person)
+    votes = Vote.objects.counting().filter(about_it, theirs)
     return votes.filter(decision=Decision.APPROVE).exists()
 
 

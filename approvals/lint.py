@@ -40,6 +40,8 @@ NO_EMERGENCY = "no_emergency"
 ASKS_NOBODY = "asks_nobody"
 NO_ROOM = "no_room"
 TOO_LATE = "too_late"
+NO_ESCALATION = "no_escalation"
+NO_REMINDER = "no_reminder"
 USELESS: Final = frozenset({UNREACHABLE, NO_LEVEL, NO_REQUESTER, UNFILLABLE})
 """Codes of what keeps a policy from ever letting anybody in."""
 
@@ -98,7 +100,7 @@ class Ground:
 def look() -> dict[int, list[Warned]]:
     """By policy, the warnings of every enabled one that has published something."""
     prefetch = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
-    stages = Stage.objects.order_by("order").select_related("fallback_group")
+    stages = Stage.objects.order_by("order").select_related("fallback_group", "escalation_group")
     versions = list(
         PolicyVersion.objects.filter(policy__enabled=True, policy__current=F("pk"))
         .select_related("policy")
@@ -159,6 +161,8 @@ def lint(rules: Sequence[Rule], ground: Ground) -> dict[int, list[Warned]]:
             *_no_fallback(rule, ground),
             *_no_emergency(rule, ground),
             *_longer_access(rule.longer),
+            *_no_escalation(rule, ground),
+            *_no_reminder(rule),
         ]
         if warned:
             found[rule.policy] = warned
@@ -299,6 +303,27 @@ def _longer_access(longer: Longer | None) -> Iterator[Warned]:
             f"What is asked for in full, {lasting(longer.single)}, can never be extended.",
             "Let it last longer in all, or less at first.",
         )
+
+
+def _no_escalation(rule: Rule, ground: Ground) -> Iterator[Warned]:
+    for stage in rule.stages:
+        group = stage.escalation_group
+        if group is not None and not ground.members[str(group.pk)]:
+            yield Warned(
+                NO_ESCALATION,
+                f"Nobody is in {group.name}, to which the stage “{stage.name}” escalates.",
+                "Put people into it, or name another escalation group.",
+            )
+
+
+def _no_reminder(rule: Rule) -> Iterator[Warned]:
+    for stage in rule.stages:
+        if stage.remind_every and stage.deadline and stage.remind_every >= stage.deadline:
+            yield Warned(
+                NO_REMINDER,
+                f"The deadline of the stage “{stage.name}” comes before its first reminder.",
+                "Remind earlier, or give it more time.",
+            )
 
 
 def _some(names: Sequence[str], word: str = "and") -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group
 from django.db.models import F, Prefetch, prefetch_related_objects
 from pydantic import BaseModel, ConfigDict
 
-from approvals import chain
+from approvals import access, chain
 from approvals.errors import NotAllowed, WrongState
 from approvals.models import (
     AccessLevel,
@@ -30,6 +30,7 @@ from approvals.models import (
     StageGroup,
     Vote,
 )
+from approvals.models.delegations import DEEP
 from approvals.states import UNDECIDED, RequestState, StageState
 from audit import clock
 
@@ -199,6 +200,7 @@ def members_of(stages: Iterable[Stage], *more: int) -> dict[str, set[int]]:
     """
     groups = {group.group_id for stage in stages for group in stage.stage_groups.all()}
     groups |= {stage.fallback_group_id for stage in stages if stage.fallback_group_id}
+    groups |= {stage.escalation_group_id for stage in stages if stage.escalation_group_id}
     groups |= set(more)
     people = {"user__is_active": True, "user__service__isnull": True}
     rows = Group.objects.filter(pk__in=groups, **people).values_list("pk", "user__pk")
@@ -274,6 +276,8 @@ class Chain:
     stages: tuple[RequestStage, ...]
     votes: tuple[Vote, ...]
     states: tuple[chain.StageState, ...]
+    # Who lends their votes to whom just then: by the id of whoever may give them.
+    lent: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     @property
     def index(self) -> int | None:
@@ -287,19 +291,35 @@ class Chain:
         return index
 
     def counting_vote(self, stage: RequestStage, person: int) -> Vote | None:
+        """The vote of this person, whoever gave it."""
+        return next((v for v in self.votes if v.stage_id == stage.pk and v.whose == person), None)
+
+    def given_vote(self, stage: RequestStage, person: int) -> Vote | None:
+        """The vote that this person gave, whoever's it is."""
         return next(
             (v for v in self.votes if v.stage_id == stage.pk and v.voter_id == person), None
         )
 
+    def lenders(self, person: int) -> set[int]:
+        """Whose votes this person may give: who lent them theirs, or to one who lent them on."""
+        found: set[int] = set()
+        last = {person}
+        for _ in range(DEEP):
+            last = {one for holder in last for one in self.lent.get(holder, ())} - found - {person}
+            found |= last
+        return found
+
     def with_vote(self, vote: Vote) -> Chain:
         """The chain after `vote`, which replaces its author's earlier one in that stage."""
-        kept = [v for v in self.votes if (v.stage_id, v.voter_id) != (vote.stage_id, vote.voter_id)]
-        return _chain(self.now, self.stages, [*kept, vote], [s.candidates for s in self.states])
+        kept = [v for v in self.votes if (v.stage_id, v.whose) != (vote.stage_id, vote.whose)]
+        candidates = [state.candidates for state in self.states]
+        return _chain(self.now, self.stages, [*kept, vote], candidates, self.lent)
 
 
 @functools.cache
 def _stages_query() -> str:
-    """A round's stages, each with (person, group) of its candidates who are still members.
+    """A round's stages, each with (person, group) of its candidates who are still members, and with
+    (delegate, person) of the votes that are lent at the time, of those who are active.
 
     Written out because every vote runs it: through the ORM it took twice as long to compose.
     """
@@ -311,16 +331,37 @@ def _stages_query() -> str:
             JOIN {people.db_table} u ON u.id = c.user_id AND u.is_active
             JOIN {members.db_table} m ON m.user_id = c.user_id AND m.group_id = c.group_id
             WHERE c.stage_id = s.id
-        ) AS still
+        ) AS still, ARRAY(
+            SELECT ARRAY[d.delegate_id, d.person_id] FROM approvals_delegation d
+            JOIN {people.db_table} person ON person.id = d.person_id AND person.is_active
+            JOIN {people.db_table} delegate ON delegate.id = d.delegate_id AND delegate.is_active
+            WHERE d.ended_at IS NULL AND d.starts_at <= %s AND d.ends_at > %s
+        ) AS lent
         FROM approvals_requeststage s WHERE s.request_id = %s AND s.round = %s ORDER BY s."order"
     """  # noqa: S608 - the names of Django's own tables
 
 
-# As `Vote.objects.counting()`, written out for the same reason.
-VOTES = """
-    SELECT * FROM approvals_vote
-    WHERE stage_id = ANY(%s) AND replaced_at IS NULL AND voided_at IS NULL ORDER BY id
-"""
+@functools.cache
+def _votes_query() -> str:
+    """As `Vote.objects.counting()`, written out for the same reason, and whether whoever gave each
+    is active."""
+    people = get_user_model()._meta.db_table
+    return f"""
+        SELECT v.*, u.is_active AS author_active
+        FROM approvals_vote v JOIN {people} u ON u.id = v.voter_id
+        WHERE stage_id = ANY(%s) AND replaced_at IS NULL AND voided_at IS NULL ORDER BY v.id
+    """  # noqa: S608 - the names of Django's own tables
+
+
+def _lent(request: AccessRequest, stages: Sequence[RequestStage]) -> dict[int, frozenset[int]]:
+    """Who lends their votes to whom; nobody where the policy does not allow it."""
+    pairs = stages[0].lent if stages else []  # type: ignore[attr-defined]
+    if not pairs or not request.policy_version.allow_delegation:
+        return {}
+    lent: dict[int, set[int]] = {}
+    for delegate, person in pairs:
+        lent.setdefault(delegate, set()).add(person)
+    return {delegate: frozenset(people) for delegate, people in lent.items()}
 
 
 def load_chain(request: AccessRequest, *, now: datetime | None = None) -> Chain:
@@ -329,20 +370,22 @@ def load_chain(request: AccessRequest, *, now: datetime | None = None) -> Chain:
     A candidate counts while active and a member of the group they were drawn by, so the answer is
     about this instant; take the request's lock first if it matters.
     """
-    stages = tuple(RequestStage.objects.raw(_stages_query(), [request.pk, request.round]))
+    now = now or clock.now()
+    asked = [now, now, request.pk, request.round]
+    stages = tuple(RequestStage.objects.raw(_stages_query(), asked))
     barred = barred_from(request)
     candidates = [
         standing_in(_by_person(stage.still, barred), stage.minima, stage.stand_ins)  # type: ignore[attr-defined]
         for stage in stages
     ]
-    votes = Vote.objects.raw(VOTES, [[stage.pk for stage in stages]])
-    return _chain(now or clock.now(), stages, list(votes), candidates)
+    votes = Vote.objects.raw(_votes_query(), [[stage.pk for stage in stages]])
+    return _chain(now, stages, list(votes), candidates, _lent(request, stages))
 
 
 def shown_chain(request: AccessRequest) -> Chain:
     """The chain for people to read: the votes with their voters' names."""
     loaded = load_chain(request)
-    prefetch_related_objects(list(loaded.votes), "voter")
+    prefetch_related_objects(list(loaded.votes), "voter", "on_behalf_of")
     return loaded
 
 
@@ -359,10 +402,13 @@ def _chain(
     stages: tuple[RequestStage, ...],
     votes: Sequence[Vote],
     candidates: Sequence[Mapping[int, frozenset[str]]],
+    lent: Mapping[int, frozenset[int]],
 ) -> Chain:
     def voters(stage: RequestStage, decision: Decision) -> frozenset[int]:
         return frozenset(
-            v.voter_id for v in votes if v.stage_id == stage.pk and v.decision == decision
+            v.whose
+            for v in votes
+            if v.stage_id == stage.pk and v.decision == decision and _stands(v, stage)
         )
 
     states = tuple(
@@ -373,11 +419,20 @@ def _chain(
             candidates=drawn,
             approvals=voters(stage, Decision.APPROVE),
             denials=voters(stage, Decision.DENY),
+            cast_by={
+                v.whose: v.voter_id for v in votes if v.on_behalf_of_id and v.stage_id == stage.pk
+            },
             passed=stage.state in (StageState.PASSED, StageState.SKIPPED),
         )
         for stage, drawn in zip(stages, candidates, strict=True)
     )
-    return Chain(now, stages, tuple(votes), states)
+    return Chain(now, stages, tuple(votes), states, lent)
+
+
+def _stands(vote: Vote, stage: RequestStage) -> bool:
+    """Whether whoever gave it is there: a candidate who is not is none any more, but whoever gave
+    it for one need not have been a candidate."""
+    return stage.state == StageState.PASSED or getattr(vote, "author_active", True)
 
 
 def ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, str] | None:
@@ -395,6 +450,21 @@ def ground_lost(request: AccessRequest, now: datetime) -> tuple[RequestState, st
     if request.starts_at and request.starts_at + timedelta(seconds=request.duration) <= now:
         return RequestState.EXPIRED, "The time it was wanted for has passed."
     return None
+
+
+def lacking(chain_: Chain) -> tuple[chain.Missing, ...]:
+    """What the open stage needs and nobody is left to give; nothing while it can be filled."""
+    if chain_.index is None:
+        return ()
+    result = chain.simulate(chain_.states)
+    return result.missing if result.stage == chain_.index else ()
+
+
+def missing(chain_: Chain) -> list[str]:
+    """What the open stage waits for, in words."""
+    index = chain_.require_open()
+    names = chain_.stages[index].group_names
+    return [words(one, names) for one in chain.outcome(chain_.states, index).missing]
 
 
 def barred_from(request: AccessRequest) -> set[int]:
@@ -426,7 +496,35 @@ SELF_APPROVAL = Refusal(
 def may_vote(
     request: AccessRequest, chain_: Chain, person: Person, decision: str
 ) -> Refusal | None:
-    """Why `person` may not cast this vote now, or None if they may."""
+    """Why `person` may not cast this vote now, or None if they may, for themselves or another."""
+    weighed = voices(request, chain_, person, decision).values()
+    return None if None in weighed else next(iter(weighed))
+
+
+def voices(
+    request: AccessRequest, chain_: Chain, person: Person, decision: str
+) -> dict[int, Refusal | None]:
+    """By the id of whose vote it would be: why `person` may not cast it now, or None if they may.
+
+    Whoever can vote for themselves does so; only others give those that were lent to them. There
+    is always one answer at least.
+    """
+    if (refusal := _nobody_may(request, chain_, person)) is not None:
+        return {person.pk: refusal}
+    index = chain_.require_open()
+    asked = chain_.states[index].candidates
+    weighed: dict[int, Refusal | None] = {}
+    if person.pk in asked:
+        weighed[person.pk] = _may_say(chain_, index, person.pk, person.pk, decision)
+        if weighed[person.pk] is None:
+            return weighed
+    for lender in sorted(chain_.lenders(person.pk) & asked.keys()):
+        weighed[lender] = _may_say(chain_, index, lender, person.pk, decision)
+    return weighed or {person.pk: _not_asked(chain_, index, person)}
+
+
+def _nobody_may(request: AccessRequest, chain_: Chain, person: Person) -> Refusal | None:
+    """What forbids this person any vote here, whoever's it would be."""
     index = chain_.index
     if request.state != RequestState.PENDING or index is None:
         return _not_pending(request)
@@ -434,12 +532,22 @@ def may_vote(
         return late
     if person.pk in barred_from(request):
         return SELF_APPROVAL
-    if not person.is_active or person.pk not in chain_.states[index].candidates:
-        return _not_asked(chain_, index, person)
+    return None if person.is_active else _not_asked(chain_, index, person)
+
+
+def _may_say(chain_: Chain, index: int, whose: int, voter: int, decision: str) -> Refusal | None:
+    """Why `voter` may not give the vote of `whose`, their own or another's, in the open stage."""
+    stage = chain_.stages[index]
+    said, given = chain_.counting_vote(stage, whose), chain_.given_vote(stage, voter)
+    if given is not None and given.whose != whose:
+        return _already_counted(chain_, index)
+    if voter != whose and said is not None and said.voter_id != voter:
+        return Refusal("already_counted", "They have voted here, or somebody else has for them.")
     if decision == Decision.DENY:
-        return _may_deny(chain_, index, person)
-    effect = chain.vote_effect(_before_replacing(chain_, index, person), index, person.pk)
-    return _explain(chain_, effect)
+        return _may_deny(chain_, index, {whose, voter})
+    before = _before_replacing(chain_, index, whose)
+    cast_by = voter if voter != whose else None
+    return _explain(chain_, chain.vote_effect(before, index, whose, cast_by=cast_by))
 
 
 def _not_pending(request: AccessRequest) -> Refusal:
@@ -466,14 +574,15 @@ def is_too_late(request: AccessRequest, chain_: Chain) -> bool:
     return _too_late(request, chain_) is not None
 
 
-def _before_replacing(chain_: Chain, index: int, person: Person) -> list[chain.StageState]:
-    """The stages as if the person had not voted in the open one yet."""
+def _before_replacing(chain_: Chain, index: int, person: int) -> list[chain.StageState]:
+    """The stages as if there were no vote of this person in the open one yet."""
     stage = chain_.states[index]
     earlier = chain.StageState(
         rule=stage.rule,
         candidates=stage.candidates,
-        approvals=stage.approvals - {person.pk},
-        denials=stage.denials - {person.pk},
+        approvals=stage.approvals - {person},
+        denials=stage.denials - {person},
+        cast_by={whose: by for whose, by in stage.cast_by.items() if whose != person},
     )
     return [*chain_.states[:index], earlier, *chain_.states[index + 1 :]]
 
@@ -492,12 +601,17 @@ def _not_asked(chain_: Chain, index: int, person: Person) -> Refusal:
     )
 
 
-def _may_deny(chain_: Chain, index: int, person: Person) -> Refusal | None:
+def _may_deny(chain_: Chain, index: int, people: set[int]) -> Refusal | None:
     """A denial is never refused for the chain's sake, only to those whose say is used up."""
     for number, state in enumerate(chain_.states):
-        if number != index and state.passed and person.pk in state.approvals:
+        if number != index and state.passed and not people.isdisjoint(_used_up(state)):
             return _already_counted(chain_, number)
     return None
+
+
+def _used_up(state: chain.StageState) -> set[int]:
+    counted = state.approvals | (state.denials & state.cast_by.keys())
+    return {person for voter in counted for person in state.people_behind(voter)}
 
 
 def _already_counted(chain_: Chain, number: int) -> Refusal:
@@ -539,6 +653,7 @@ def permitted_actions(
         "cancel": may_cancel(request, person),
         "send_back": may_send_back(request, chain_, person),
         "edit": may_edit(request, chain_, person),
+        "redraw": may_redraw(request, chain_, person),
     }
 
 
@@ -557,6 +672,19 @@ def may_edit(request: AccessRequest, chain_: Chain, person: Person) -> Refusal |
         return Refusal("wrong_state", "This cannot be changed. Cancel it and ask again.")
     if request.state not in UNDECIDED or is_too_late(request, chain_):
         return Refusal("wrong_state", "It is not undecided any more; ask anew.")
+    return None
+
+
+def may_redraw(request: AccessRequest, chain_: Chain, person: Person) -> Refusal | None:
+    """Why `person` may not have the candidates of this request drawn anew, or None."""
+    if not access.sets_policies(person):
+        return Refusal("not_admin", "Only those who may change policies can ask others instead.")
+    if person.pk in {request.requester_id, request.beneficiary_id}:
+        return Refusal(
+            "self_redraw", "Nobody chooses who decides about their own access. Ask another admin."
+        )
+    if request.state != RequestState.PENDING or is_too_late(request, chain_):
+        return Refusal("wrong_state", "It is not waiting for anybody, so nobody can be asked.")
     return None
 
 

@@ -120,7 +120,11 @@ def _weigh(request: AccessRequest, by: Person, now: datetime) -> str:
     plan = policy.plan(version, barred=policy.barred_from(request))
     if plan.obstacle:
         return _turned_away(request, plan.obstacle, by, now)
-    given = list(Vote.objects.counting().filter(stage__request=request).select_related("voter"))
+    given = list(
+        Vote.objects.counting()
+        .filter(stage__request=request)
+        .select_related("voter", "on_behalf_of")
+    )
     _put_under(request, version, plan, by=by, now=now)
     carried = _carry(request, given, by=by, now=now)
     return _told(request, version, kept=len(carried), of=len(given))
@@ -194,7 +198,8 @@ def _carry(
 
 def _fits(request: AccessRequest, vote: Vote, now: datetime) -> bool:
     chain_ = policy.load_chain(request, now=now)
-    return policy.may_vote(request, chain_, vote.voter, vote.decision) is None
+    voices = policy.voices(request, chain_, vote.voter, vote.decision)
+    return vote.whose in voices and voices[vote.whose] is None
 
 
 def _told(request: AccessRequest, version: PolicyVersion, *, kept: int, of: int) -> str:

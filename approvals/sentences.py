@@ -41,6 +41,8 @@ REASONS: Final = {
     "already_counted": "they are counted already",
     "asked_already": "the same is asked already",
     "gone": "it does not exist",
+    "circle": "the votes would come back to whose they are",
+    "delegated_already": "they are lent already",
     "grants_open": "access there has not ended",
     "in_use": "others refer to it",
     "invalid": "what was entered cannot be used",
@@ -58,6 +60,7 @@ REASONS: Final = {
     "not_allowed": "they may not",
     "not_checked": "the level has not been checked on its target",
     "not_eligible": "they are not asked here",
+    "not_lent": "no vote of theirs was lent",
     "not_requestable": "they may not ask for it",
     "not_stuck": "closing it had not failed for long enough",
     "not_yours": "it is not theirs",
@@ -66,6 +69,8 @@ REASONS: Final = {
     "self_abandon": "nobody gives up closing access of their own",
     "self_approval": "nobody decides about themselves",
     "step_up_required": "they had not proved who they are",
+    "self_delegation": "nobody takes another's votes for themselves",
+    "self_redraw": "nobody chooses who decides about themselves",
     "token_expired": "the token has expired",
     "token_inactive": "the token's account is switched off",
     "token_revoked": "the token was revoked",
@@ -148,15 +153,22 @@ def _stage(words: str) -> Teller:
 
 
 def _voted(event: Event, data: dict[str, Any]) -> str:
-    return f"{VOTED.get(data.get('decision', ''), 'voted')} in “{data.get('stage', '')}”"
+    said = VOTED.get(data.get("decision", ""), "voted")
+    return f"{said}{_for_whom(event)} in “{data.get('stage', '')}”"
+
+
+def _for_whom(event: Event) -> str:
+    return f" for {event.on_behalf_of_name}" if event.on_behalf_of_name else ""
 
 
 def _voted_anew(event: Event, data: dict[str, Any]) -> str:
     before, now = (VOTED.get(data.get(key, ""), "voted") for key in ("before", "decision"))
     stage = data.get("stage", "")
+    whom = _for_whom(event)
     if before == now:
-        return f"{now} again in “{stage}”"
-    return f"changed their vote in “{stage}” from {before} to {now}"
+        return f"{now} again{whom} in “{stage}”"
+    whose = f"the vote of {event.on_behalf_of_name}" if whom else "their vote"
+    return f"changed {whose} in “{stage}” from {before} to {now}"
 
 
 def _ending(event: Event, data: dict[str, Any]) -> str:
@@ -299,6 +311,67 @@ def _voided(event: Event, data: dict[str, Any]) -> str:
     return f"made the vote of {data.get('voter', 'somebody')} void: {why}"
 
 
+def _lent(words: str) -> Teller:
+    def tell(event: Event, data: dict[str, Any]) -> str:
+        lender, delegate = data.get("person") or "somebody", data.get("delegate") or "somebody"
+        until = str(data.get("ends_at") or "")[:16].replace("T", " ")
+        told = words.format(person=lender, delegate=delegate)
+        return f"{told} (until {until} UTC){_in_their_words(data)}" if until else told
+
+    return tell
+
+
+def _lending_ended(event: Event, data: dict[str, Any]) -> str:
+    lender, delegate = data.get("person") or "somebody", data.get("delegate") or "somebody"
+    words = f"ended the lending of {lender}'s votes to {delegate}"
+    return f"{words}: its time was over" if data.get("because") == "over" else words
+
+
+def _reminded(event: Event, data: dict[str, Any]) -> str:
+    skipped = int(data.get("skipped") or 0)
+    words = f"reminded whoever can decide “{event.subject_label}”"
+    if data.get("of"):
+        words += f", {data.get('n')} of {data['of']}"
+    return f"{words} ({skipped} before it missed)" if skipped else words
+
+
+def _escalated(event: Event, data: dict[str, Any]) -> str:
+    why = "nobody was left who could" if data.get("because") == "nobody_left" else "it took long"
+    group = data.get("group") or "the escalation group"
+    return f"asked {group} to decide “{event.subject_label}” as well{_newly(data)}: {why}"
+
+
+def _newly(data: dict[str, Any]) -> str:
+    added = data.get("added")
+    if added is None:
+        return ""
+    return f" ({', '.join(map(str, added))})" if added else " (nobody who was not asked before)"
+
+
+def _stood_in(event: Event, data: dict[str, Any]) -> str:
+    group = data.get("group") or "the fallback group"
+    lost = " and ".join(map(str, data.get("stands_in_for") or [])) or "whoever left"
+    return f"let {group} stand in for {lost} in “{event.subject_label}”{_newly(data)}"
+
+
+def _stalled(event: Event, data: dict[str, Any]) -> str:
+    missing = " and ".join(map(str, data.get("missing") or []))
+    words = f"found nobody left who can decide “{event.subject_label}”"
+    return f"{words}: it lacks {missing}" if missing else words
+
+
+def _redrawn(event: Event, data: dict[str, Any]) -> str:
+    changed = "; ".join(filter(None, map(_drawn, data.get("stages") or [])))
+    return f"drew anew who is asked: {changed or 'the same people'}"
+
+
+def _drawn(stage: dict[str, Any]) -> str:
+    added, left = (", ".join(map(str, stage.get(key) or [])) for key in ("added", "left"))
+    parts = [f"{added} more" if added else "", f"no longer {left}" if left else ""]
+    told = ", ".join(filter(None, parts))
+    return f"in “{stage.get('name', '')}” {told}" if told else ""
+
+
 def _submitted(event: Event, data: dict[str, Any]) -> str:
     version = event.policy_version or data.get("policy_version")
     what = event.subject_label.removesuffix(f" for {event.actor_name}")
@@ -386,6 +459,12 @@ TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.rescoped": _rescoped,
     "accessrequest.reevaluated": _reevaluated,
     "accessrequest.edited": _edited,
+    "accessrequest.redrawn": _redrawn,
+    "requeststage.reminded": _reminded,
+    "requeststage.escalated": _escalated,
+    "requeststage.stood_in": _stood_in,
+    "requeststage.stalled": _stalled,
+    "requeststage.revived": _stage("found somebody again who can decide “{stage}”"),
     "requeststage.waiting": _stage("put “{stage}” back to wait"),
     "requeststage.open": _stage("opened “{stage}” for votes"),
     "requeststage.passed": _stage("filled the last place in “{stage}”"),
@@ -397,6 +476,9 @@ TELLERS: Final[dict[str, Teller]] = {
     "vote.voided": _voided,
     "vote.carried": _carried,
     "comment.added": saying("commented"),
+    "delegation.made": _lent("lent the votes of {person} to {delegate}"),
+    "delegation.begun": _lent("began to let {delegate} vote for {person}"),
+    "delegation.ended": _lending_ended,
     "grant.scheduled": saying("scheduled the access"),
     "grant.provisioning": saying("began to open the access"),
     "grant.active": _opened,
@@ -463,6 +545,10 @@ TELLERS: Final[dict[str, Teller]] = {
     "release.refused": _refused("release the access"),
     "revoke.refused": _refused("revoke the access"),
     "expire.refused": _refused("close the request"),
+    "tend.refused": _refused("look after the request"),
+    "redraw.refused": _refused("draw anew who is asked"),
+    "delegate.refused": _refused("lend votes"),
+    "end_delegation.refused": _refused("end a lending of votes"),
     "reveal.refused": _refused("see the credential"),
     "try_again.refused": _refused("have it tried again"),
     "abandon.refused": _refused("abandon it"),

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -24,6 +25,8 @@ from approvals import (
     answers,
     closing,
     comparison,
+    delegating,
+    escalation,
     extending,
     heartbeats,
     leases,
@@ -31,6 +34,7 @@ from approvals import (
     overdue,
     reconciler,
     reviews,
+    untended,
     workflow,
 )
 from approvals.batches import Job
@@ -47,6 +51,8 @@ ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
 REVIEWS_EVERY = 30.0  # they are due in hours
 GROUNDS_EVERY = 5.0  # nothing can be done with such a request meanwhile; it only looks undecided
+NUDGES_EVERY = 2.0
+LEAVERS_EVERY = 5.0
 # Grants of one target that a thread takes on at once, to be opened, cut or cleaned up together.
 # Measured: of 25 each costs a quarter more, for the connections and the looks that all share; of 50
 # an opening takes a fraction of a second, nearly all of it the target's work on the passwords.
@@ -82,8 +88,11 @@ class Sweeper:
             Chore(extending.bridge_due, every=self.interval, name=told),
             Chore(close_groundless, every=GROUNDS_EVERY, name=told),
             Chore(reviews.remind, every=REVIEWS_EVERY, name=told),
+            Chore(nudge, every=NUDGES_EVERY, name=told),
+            Chore(partial(notice_leavers, untended.Rounds()), every=LEAVERS_EVERY, name=told),
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
+            Chore(delegating.keep, every=LEAVERS_EVERY, name=told),
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
         )
 
@@ -253,18 +262,28 @@ def _target(job: Any) -> int:
 
 def expire_requests(most: int = 100) -> int:
     """Close up to `most` undecided requests by each clock that has run out; returns how many."""
-    return sum(_expired(pk) for pk in overdue.late(most))
+    return sum(_did(workflow.expire, pk) for pk in overdue.late(most))
 
 
 def close_groundless(most: int = 1000) -> int:
     """Close up to `most` undecided requests that nobody can decide; returns how many."""
-    return sum(_expired(pk) for pk in overdue.groundless(most))
+    return sum(_did(workflow.expire, pk) for pk in overdue.groundless(most))
 
 
-def _expired(pk: int) -> bool:
+def nudge(most: int = 100) -> int:
+    """Remind and escalate where it is due, in up to `most` requests; returns in how many."""
+    return sum(_did(escalation.tend, pk) for pk in untended.nudges(most))
+
+
+def notice_leavers(rounds: untended.Rounds, most: int = 5000) -> int:
+    """See after the next `most` open stages whose people came or went; returns how many."""
+    return sum(_did(escalation.tend, pk) for pk in rounds.look(most))
+
+
+def _did(verb: Callable[[int], object], pk: int) -> bool:
     try:
-        return workflow.expire(pk) is not None
+        return verb(pk) is not None
     except Exception:
-        # One that cannot be closed must not keep the others open.
-        logger.exception("a request could not be closed", request=pk)
+        # One that cannot be seen to must not keep the others waiting.
+        logger.exception("a request could not be seen to", request=pk, verb=verb.__name__)
         return False

@@ -28,6 +28,7 @@ urlpatterns = [
     path("requests/<int:pk>/edit/", editing.edit, name="request-edit"),
     path("requests/<int:pk>/comment/", requests.comment, name="request-comment"),
     path("requests/<int:pk>/cancel/", requests.cancel, name="request-cancel"),
+    path("requests/<int:pk>/redraw/", requests.redraw, name="request-redraw"),
     path("queue/", queue.queue, name="queue"),
     path("queue/decide/", queue_bulk.decide, name="queue-decide"),
     path("reviews/", reviews.index, name="reviews"),

@@ -5,7 +5,7 @@ What an approval opens is in `grants`; who may vote is in `policy`; the arithmet
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,15 @@ TICKET_MAX = 100  # characters
 NOTE_MAX = 300  # characters of a decision's note; its Event has it whole
 NOBODY_OF_THAT_NAME = "Nobody of that name may use this level."
 AHEAD_MAX = 30 * 86400  # seconds a wanted start may lie ahead
+# What a request's own copy of a stage has as the policy has it.
+COPIED = (
+    "deadline",
+    "fallback_group_id",
+    "remind_every",
+    "max_reminders",
+    "escalate_after",
+    "escalation_group_id",
+)
 
 
 def request_subject(pk: int) -> Subject:
@@ -379,7 +388,7 @@ def _copy(
             stand_ins=dict(planned.stand_ins),
             total=planned.stage.total,
             deny_quorum=planned.stage.deny_quorum,
-            deadline=planned.stage.deadline,
+            **{name: getattr(planned.stage, name) for name in COPIED},
         )
         for order, planned in enumerate(plan.stages)
     )
@@ -395,7 +404,9 @@ def _copy(
 def _open(stage: RequestStage, *, by: object, now: datetime) -> None:
     stage.opened_at = now
     stage.deadline_at = now + timedelta(seconds=stage.deadline) if stage.deadline else None
-    move(stage, StageState.OPEN, by=by, at=now, changed=("opened_at", "deadline_at"))
+    stage.nudge_at = stage.next_nudge(reminded=0)
+    changed = ("opened_at", "deadline_at", "nudge_at")
+    move(stage, StageState.OPEN, by=by, at=now, changed=changed)
 
 
 @verb("vote.refused", request_subject)
@@ -406,6 +417,7 @@ def vote(
     decision: str,
     scope_hash: str,
     comment: str = "",
+    on_behalf_of: str = "",
     replaces: int | None = None,
     risks: Collection[str] = Risk.values,
 ) -> AccessRequest:
@@ -413,6 +425,8 @@ def vote(
 
     `scope_hash` is that of the scope the voter saw; `replaces`, where given, the id of their vote
     that they saw in this stage (0 for none), so that the same form sent twice is a conflict.
+    `on_behalf_of` is the username of whom the vote is given for, needed only where several have
+    lent theirs to whoever gives it.
     `risks` are those of a level that may be voted on in this way.
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
@@ -430,19 +444,48 @@ def vote(
     if request.level.risk not in risks:
         raise NotAllowed("At this risk somebody has to vote in person.", code="token_risk")
     before = policy.load_chain(request, now=now)
-    if (refusal := policy.may_vote(request, before, by, decision)) is not None:
-        raise refusal.error()
+    whose = _whose(policy.voices(request, before, by, decision), by, on_behalf_of)
     stage = before.stages[before.require_open()]
-    mine = before.counting_vote(stage, by.pk)
+    mine = before.counting_vote(stage, whose.pk)
     if replaces is not None and replaces != (mine.pk if mine else 0):
         raise WrongState(
             "You have voted here since this page was shown, and that vote counts. "
             "To change it, open the request again.",
             code="voted_already",
         )
-    cast = _cast(stage, before, request, by=by, decision=decision, comment=comment, now=now)
+    cast = _cast(
+        stage, before, request, by=by, whose=whose, decision=decision, comment=comment, now=now
+    )
     _advance(request, before.with_vote(cast), by=by, now=now)
     return request
+
+
+def _whose(voices: Mapping[int, policy.Refusal | None], by: Person, named: str) -> Person:
+    """Whose vote it is: of the one who is `named`, or else the only one that may be given."""
+    if named:
+        if (chosen := _people(voices).get(named)) is None:
+            raise NotAllowed(
+                "You cannot vote for them here: they are not asked, have not lent you their "
+                "votes, or you can vote yourself.",
+                code="not_lent",
+            )
+        voices = {chosen.pk: voices[chosen.pk]}
+    able = [pk for pk, refusal in voices.items() if refusal is None]
+    refusals = [refusal for refusal in voices.values() if refusal is not None]
+    if not able:
+        raise refusals[0].error()
+    if able == [by.pk]:
+        return by
+    people = _people(able)
+    if len(able) > 1:
+        names = " or ".join(sorted(people))
+        raise Invalid(fields={"on_behalf_of": [f"Say for whom: {names}."]})
+    return people.popitem()[1]
+
+
+def _people(ids: Collection[int]) -> dict[str, Person]:
+    found = get_user_model()._default_manager.filter(pk__in=ids)
+    return {person.get_username(): person for person in found}
 
 
 def locked_request(request_id: int) -> AccessRequest:
@@ -469,17 +512,19 @@ def _cast(
     request: AccessRequest,
     *,
     by: Person,
+    whose: Person,
     decision: str,
     comment: str,
     now: datetime,
 ) -> Vote:
-    replaced = before.counting_vote(stage, by.pk)
+    replaced = before.counting_vote(stage, whose.pk)
     if replaced is not None:
         replaced.replaced_at = now
         replaced.save(update_fields=["replaced_at"])
     new = Vote.objects.create(
         stage=stage,
         voter=by,
+        on_behalf_of=whose if whose != by else None,
         decision=decision,
         comment=comment,
         scope_hash=request.scope_hash,
@@ -488,6 +533,7 @@ def _cast(
     log.record(
         "vote.replaced" if replaced else "vote.cast",
         actor=actor(by),
+        on_behalf_of=actor(whose) if whose != by else None,
         subject=request,
         at=now,
         scope_hash=request.scope_hash,
@@ -636,9 +682,10 @@ def _void_votes(request: AccessRequest, *, by: Person, now: datetime) -> None:
 def _void_left(request: AccessRequest, cast: policy.Chain, *, by: Person, now: datetime) -> None:
     """Of a stage that passes, void the approvals that did not count: their authors had left."""
     index = cast.require_open()
-    left = cast.states[index].approvals - cast.states[index].standing_approvals
+    stands = cast.states[index].standing_approvals
     for vote_ in cast.votes:
-        if vote_.stage_id == cast.stages[index].pk and vote_.voter_id in left:
+        counts = vote_.decision == Decision.DENY or vote_.whose in stands
+        if vote_.stage_id == cast.stages[index].pk and not counts:
             void(vote_, request, "left", by=by, now=now)
 
 
@@ -661,6 +708,7 @@ def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime
     new = Vote.objects.create(
         stage=stage,
         voter=given.voter,
+        on_behalf_of=given.on_behalf_of,
         decision=given.decision,
         comment=given.comment,
         scope_hash=given.scope_hash,

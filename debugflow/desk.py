@@ -45,6 +45,7 @@ MENU: Final = (
             ("Requests", "inbox", "approvals.accessrequest"),
             ("Stages", "linear_scale", "approvals.requeststage"),
             ("Votes", "how_to_vote", "approvals.vote"),
+            ("Delegations", "swap_horiz", "approvals.delegation"),
             ("Grants", "lock_open", "approvals.grant"),
             ("Steps", "footprint", "approvals.step"),
             ("Reviews", "rate_review", "approvals.review"),

@@ -19,6 +19,8 @@ urlpatterns = [
     path("settings/time-zone/", own.set_time_zone, name="settings-time-zone"),
     path("settings/tokens/", own.make_token, name="settings-tokens"),
     path("settings/tokens/<int:pk>/revoke/", own.revoke_token, name="settings-token-revoke"),
+    path("settings/delegations/", own.lend, name="settings-delegations"),
+    path("settings/delegations/<int:pk>/end/", own.end_lending, name="settings-delegation-end"),
     path(".well-known/change-password", accounts.change_password, name="change-password"),
     # Before the admin's own, which would sign people in and change passwords without our Events.
     path("admin/login/", accounts.admin_sign_in),

@@ -86,6 +86,9 @@ class VersionForm(DressedForm):
         max_length=200, required=False, help_text="What people should write as their reason."
     )
     ticket_required = forms.BooleanField(required=False)
+    allow_delegation = forms.BooleanField(
+        required=False, help_text="Whoever is away may have somebody vote for them."
+    )
     pending = forms.ChoiceField(
         choices=Pending.choices,
         initial=Pending.KEEP,
@@ -201,6 +204,24 @@ class StageForm(DressedForm):
         help_text="Stands in where too few could act.",
         widget=One,
     )
+    remind_every = DurationField(
+        required=False, help_text="While it waits for somebody, such as 30 min."
+    )
+    max_reminders = forms.IntegerField(
+        min_value=1,
+        max_value=administration.REMIND_MOST,
+        required=False,
+        label="Reminders at most",
+    )
+    escalate_after = DurationField(
+        required=False, help_text="How long it waits before one more group is asked as well."
+    )
+    escalation_group = forms.ModelChoiceField(
+        Group.objects.order_by("name"),
+        required=False,
+        help_text="Asked as well then, for any place that is empty; nobody is taken out.",
+        widget=One,
+    )
     needs_second_factor = forms.BooleanField(required=False)
 
     def draft(self) -> StageDraft:
@@ -213,6 +234,10 @@ class StageForm(DressedForm):
             deadline=fields["deadline"],
             fallback_group=fields["fallback_group"],
             needs_second_factor=fields["needs_second_factor"],
+            remind_every=fields["remind_every"],
+            max_reminders=fields["max_reminders"],
+            escalate_after=fields["escalate_after"],
+            escalation_group=fields["escalation_group"],
         )
 
 
@@ -239,7 +264,7 @@ StageForms = forms.formset_factory(
 def version_values(version: PolicyVersion | None) -> dict[str, Any]:
     """What the form of the next version begins with."""
     if version is None:
-        return {"based_on": 0, **NEW}
+        return {"based_on": 0, "allow_delegation": True, **NEW}
     fields = (
         "max_duration",
         "pending_ttl",
@@ -250,6 +275,7 @@ def version_values(version: PolicyVersion | None) -> dict[str, Any]:
         "emergency_duration",
         "review_within",
         "review_all",
+        "allow_delegation",
     )
     applies_to = AppliesTo.model_validate(version.applies_to).model_dump()
     values = {name: getattr(version, name) for name in fields}
@@ -278,6 +304,10 @@ def _stage_values(stage: Stage) -> dict[str, Any]:
         "deadline": stage.deadline,
         "fallback_group": stage.fallback_group_id,
         "needs_second_factor": stage.needs_second_factor,
+        "remind_every": stage.remind_every,
+        "max_reminders": stage.max_reminders,
+        "escalate_after": stage.escalate_after,
+        "escalation_group": stage.escalation_group_id,
     }
 
 
@@ -298,6 +328,7 @@ def draft(form: VersionForm, stages: Any) -> PolicyDraft:
         review_within=fields["review_within"],
         review_all=fields["review_all"],
         **form.longer(),
+        allow_delegation=fields["allow_delegation"],
     )
 
 

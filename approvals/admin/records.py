@@ -15,7 +15,15 @@ from django.shortcuts import redirect
 
 from approvals.admin.base import RecordAdmin
 from approvals.lengths import lasting
-from approvals.models import AccessRequest, Grant, RequestStage, Review, Step, Vote
+from approvals.models import (
+    AccessRequest,
+    Delegation,
+    Grant,
+    RequestStage,
+    Review,
+    Step,
+    Vote,
+)
 from audit import actions, looking
 from audit.models import Event
 
@@ -46,10 +54,15 @@ class RequestStageAdmin(RecordAdmin):
 
 @admin.register(Vote)
 class VoteAdmin(RecordAdmin):
-    list_display = ["voter", "decision", "stage", "asked", "voted_at", "counts"]
+    list_display = ["voter", "on_behalf_of", "decision", "stage", "asked", "voted_at", "counts"]
     list_filter = ["decision", "voted_at"]
-    list_select_related = ["voter", "stage__request"]
-    search_fields = ["=voter__username", "=stage__request__id", "comment"]
+    list_select_related = ["voter", "on_behalf_of", "stage__request"]
+    search_fields = [
+        "=voter__username",
+        "=on_behalf_of__username",
+        "=stage__request__id",
+        "comment",
+    ]
 
     @admin.display(description="Request")
     def asked(self, vote: Vote) -> str:
@@ -58,6 +71,14 @@ class VoteAdmin(RecordAdmin):
     @admin.display(description="Counts", boolean=True)
     def counts(self, vote: Vote) -> bool:
         return vote.replaced_at is None and vote.voided_at is None
+
+
+@admin.register(Delegation)
+class DelegationAdmin(RecordAdmin):
+    list_display = ["person", "delegate", "starts_at", "ends_at", "ended_at", "made_by"]
+    list_filter = ["starts_at", "ended_at"]
+    list_select_related = ["person", "delegate", "made_by"]
+    search_fields = ["=person__username", "=delegate__username", "note"]
 
 
 @admin.register(Grant)

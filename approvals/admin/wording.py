@@ -30,7 +30,7 @@ class Names:
 def with_stages(versions: QuerySet[PolicyVersion]) -> QuerySet[PolicyVersion]:
     """`versions` with everything that `sentence` reads, in two more queries."""
     groups = Prefetch("stage_groups", StageGroup.objects.select_related("group"))
-    stages = Stage.objects.order_by("order").select_related("fallback_group")
+    stages = Stage.objects.order_by("order").select_related("fallback_group", "escalation_group")
     return versions.prefetch_related(Prefetch("stages", stages.prefetch_related(groups)))
 
 
@@ -54,6 +54,8 @@ def sentence(version: PolicyVersion, known: Names) -> str:
     if version.emergency_duration:
         named = _or([known.groups.get(pk, GONE) for pk in version.emergency_groups])
         said += f" In an emergency {named} may open for {lasting(version.emergency_duration)}."
+    if not version.allow_delegation:
+        said += " Nobody votes for another."
     return said
 
 
@@ -110,7 +112,18 @@ def _asked(stage: Stage) -> str:
     free = stage.total - sum(minima.values())
     if free:
         parts.append(f"{free} {'more ' if parts else ''}of {_or(list(minima))}")
-    return " and ".join(parts)
+    return " and ".join(parts) + _while_it_waits(stage)
+
+
+def _while_it_waits(stage: Stage) -> str:
+    """“ (after 1 h also of owners; reminded every 10 min, at most 3 times)”, or nothing."""
+    said = []
+    if stage.escalate_after:
+        said.append(f"after {lasting(stage.escalate_after)} also of {stage.escalation_group}")
+    if stage.remind_every:
+        times = "once" if stage.max_reminders == 1 else f"at most {stage.max_reminders} times"
+        said.append(f"reminded every {lasting(stage.remind_every)}, {times}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _or(words: Sequence[str]) -> str:

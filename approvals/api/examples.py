@@ -24,6 +24,7 @@ SUMMARIES: Final = {
     "requests_send_back": "Ask whoever asked to change it",
     "requests_edit": "Ask for something else of the same level",
     "requests_cancel": "Take it back",
+    "requests_redraw": "Ask those who are in its groups today",
     "requests_comments_list": "What was said about it, oldest first",
     "requests_comments_create": "Say something about it",
     "requests_events_list": "Its history, oldest first",
@@ -38,6 +39,10 @@ SUMMARIES: Final = {
     "reviews_list": "Looks back at access that you may see",
     "reviews_get": "One of them",
     "reviews": "Give it: what you found",
+    "delegations_list": "Votes lent, by you and to you; for admins of policies all",
+    "delegations_create": "Lend your votes to somebody for a while",
+    "delegations_get": "One of them",
+    "delegations_end": "End it",
     "events_list": "The audit log, newest first",
     "tokens_list": "Your tokens; for superusers all",
     "tokens_create": "Make a token, and show it once",
@@ -84,6 +89,8 @@ REQUEST: Final[dict[str, Any]] = {
             "missing": ["1 of dba"],
             "opened_at": "2030-01-31T10:52:11.204000Z",
             "deadline_at": None,
+            "escalated_at": None,
+            "stalled_since": None,
             "candidates": ["bob", "dora"],
             "votes": [],
         }
@@ -108,6 +115,19 @@ LONGER: Final[dict[str, Any]] = {
     "pending_until": "2030-01-31T11:58:02.731000Z",
 }
 
+BOB: Final = {"id": 4, "username": "bob"}
+DELEGATION: Final[dict[str, Any]] = {
+    "id": 2,
+    "person": BOB,
+    "delegate": {"id": 5, "username": "dan"},
+    "starts_at": "2030-02-01T08:00:00Z",
+    "ends_at": "2030-02-15T08:00:00Z",
+    "made_by": BOB,
+    "made_at": "2030-01-31T10:52:11.204000Z",
+    "ended_at": None,
+    "note": "On the beach.",
+}
+
 SENT: Final[dict[str, Any]] = {
     "session_create": {"username": "alice", "password": "…"},
     "requests_create": WISH,
@@ -129,6 +149,12 @@ SENT: Final[dict[str, Any]] = {
     "requests_edit": {"scope_hash": HASH, "duration": 900, "reason": "Orders hang since 10:40."},
     "requests_comments_create": {"comment": "Which replica, @bob?"},
     "grants_extend_create": {"duration": 3600, "reason": "The index is still being built."},
+    "delegations_create": {
+        "delegate": "dan",
+        "starts_at": "2030-02-01T08:00:00Z",
+        "ends_at": "2030-02-15T08:00:00Z",
+        "note": "On the beach.",
+    },
     "grants_revoke": {"reason": "The incident is over."},
     "grants_abandon": {"reason": "The server was scrapped."},
     "tokens_create": {"name": "nightly report", "scopes": ["read"], "days": 90},
@@ -136,6 +162,7 @@ SENT: Final[dict[str, Any]] = {
 ANSWERED: Final[dict[str, Any]] = {
     "requests_create": REQUEST,
     "requests_get": REQUEST,
+    "requests_redraw": {**REQUEST, "permitted_actions": ["redraw"]},
     "requests_cancel": {**REQUEST, "state": "cancelled", "permitted_actions": []},
     "requests_comments_create": {
         "id": 91,
@@ -146,6 +173,9 @@ ANSWERED: Final[dict[str, Any]] = {
         "unseen": [],
     },
     "grants_extend_create": LONGER,
+    "delegations_create": DELEGATION,
+    "delegations_get": DELEGATION,
+    "delegations_end": {**DELEGATION, "ended_at": "2030-02-03T09:12:00.118000Z"},
     "grants_reveal": {
         "connection": {"host": "db.example.com", "port": 5432, "user": "dbgf_7"},
         "password": "shown once",

@@ -138,6 +138,7 @@ class VoteInput(Input):
     decision = serializers.ChoiceField(choices=Decision.choices)
     scope_hash = Text()
     comment = Text(default="")
+    on_behalf_of = Text(default="")
 
 
 class CommentInput(Input):
@@ -146,6 +147,14 @@ class CommentInput(Input):
 
 class ReasonInput(Input):
     reason = Text()
+
+
+class LendingInput(Input):
+    person = Text(default="")
+    delegate = Text()
+    starts_at = Moment(default=None, allow_null=True)
+    ends_at = Moment()
+    note = Text(default="")
 
 
 class TokenInput(Input):
@@ -196,6 +205,12 @@ class TokenFilter(NoFilter):
     mine = Flag()
     kind = serializers.ChoiceField(choices=TokenKind.choices, required=False)
     person = Text(required=False)
+
+
+class DelegationFilter(NoFilter):
+    mine = Flag()
+    person = Text(required=False)
+    delegate = Text(required=False)
 
 
 class EventFilter(NoFilter):

@@ -17,6 +17,7 @@ from approvals.models import (
     AccessLevel,
     AccessRequest,
     ApiToken,
+    Delegation,
     Grant,
     RequestStage,
     Review,
@@ -168,6 +169,8 @@ def _stage(stage: RequestStage) -> Json:
         "groups": _groups(stage.minima, stage.group_names),
         "opened_at": stage.opened_at,
         "deadline_at": stage.deadline_at,
+        "escalated_at": stage.escalated_at,
+        "stalled_since": stage.stalled_since,
     }
 
 
@@ -186,6 +189,7 @@ def _missing(chain_: policy.Chain, index: int) -> list[str]:
 def _vote(vote: Vote) -> Json:
     return {
         "voter": vote.voter.get_username(),
+        "on_behalf_of": vote.on_behalf_of.get_username() if vote.on_behalf_of else None,
         "decision": vote.decision,
         "comment": vote.comment,
         "voted_at": vote.voted_at,
@@ -454,6 +458,26 @@ class CommentOut(serializers.ModelSerializer[Event]):
     def get_unseen(self, event: Event) -> Any:
         """Whom it names, who may not see the request, and is not told."""
         return event.data["unseen"]
+
+
+class DelegationOut(serializers.ModelSerializer[Delegation]):
+    person = PersonOut()
+    delegate = PersonOut()
+    made_by = PersonOut()
+
+    class Meta:
+        model = Delegation
+        fields: tuple[str, ...] = (
+            "id",
+            "person",
+            "delegate",
+            "starts_at",
+            "ends_at",
+            "made_by",
+            "made_at",
+            "ended_at",
+            "note",
+        )
 
 
 class TokenOut(serializers.ModelSerializer[ApiToken]):

@@ -27,6 +27,7 @@ class Minima(serializers.DictField):
 
 class VoteShape(Shape):
     voter = serializers.CharField()
+    on_behalf_of = serializers.CharField(allow_null=True)
     decision = serializers.ChoiceField(choices=Decision.choices)
     comment = serializers.CharField()
     voted_at = serializers.DateTimeField()
@@ -40,6 +41,8 @@ class StageShape(Shape):
     groups = Minima()
     opened_at = serializers.DateTimeField(allow_null=True)
     deadline_at = serializers.DateTimeField(allow_null=True)
+    escalated_at = serializers.DateTimeField(allow_null=True)
+    stalled_since = serializers.DateTimeField(allow_null=True)
 
 
 class StageWithPeopleShape(StageShape):

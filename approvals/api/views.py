@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.contrib.auth import authenticate
+from django.contrib.auth import authenticate, get_user_model
 from django.db.models import Q, QuerySet
 from django.urls import reverse
 from rest_framework.permissions import IsAuthenticated
@@ -15,7 +15,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from approvals import access, discussion, editing, emergency, grants, reviews, tokens, workflow
+from approvals import (
+    access,
+    delegating,
+    discussion,
+    editing,
+    emergency,
+    escalation,
+    grants,
+    reviews,
+    tokens,
+    workflow,
+)
 from approvals.api import details, inputs, schema, shapes
 from approvals.api import serializers as out
 from approvals.api.endpoints import Endpoint, Listing, Repeatable, matching, one
@@ -27,8 +38,17 @@ from approvals.api.permissions import (
     NoServiceAsks,
     WithinScope,
 )
+from approvals.delegating import Lending
 from approvals.errors import Invalid, NotAllowed, WrongState
-from approvals.models import AccessLevel, AccessRequest, Grant, Review, Risk, Target
+from approvals.models import (
+    AccessLevel,
+    AccessRequest,
+    Delegation,
+    Grant,
+    Review,
+    Risk,
+    Target,
+)
 from approvals.states import GrantState
 from approvals.workflow import Wish
 from audit import clock, log, looking, reading
@@ -291,6 +311,12 @@ class CancelRequest(RequestVerb):
         return workflow.cancel(pk, by=self.person)
 
 
+class RedrawRequest(RequestVerb):
+    def act(self, pk: int) -> AccessRequest:
+        self.body()
+        return escalation.redraw(pk, by=self.person)
+
+
 class Comments(Listing, Repeatable):
     """GET lists; POST says something."""
 
@@ -472,6 +498,54 @@ class AbandonGrant(GrantVerb):
         return out.grant_detail(
             grants.abandon(pk, by=self.person, reason=reason), viewer=self.person
         )
+
+
+class Delegations(Listing, Repeatable):
+    """GET lists; POST lends one's votes or, for admins of policies, another's."""
+
+    takes = inputs.LendingInput
+    lists = gives = out.DelegationOut
+    filters = inputs.DelegationFilter
+    post_status = 201
+    creates = True
+    token_scopes = READS
+    columns: ClassVar = {"person": "person__username", "delegate": "delegate__username"}
+
+    def rows(self, given: dict[str, Any]) -> QuerySet[Delegation]:
+        rows = delegating.visible(self.person)
+        return matching(rows.of(self.person) if given["mine"] else rows, given, self.columns)
+
+    def printed(self, page: list[Delegation]) -> BaseSerializer[Any]:
+        return out.DelegationOut(page, many=True)
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        given = self.body()
+        name = given.pop("person") or self.person.get_username()
+        person = get_user_model()._default_manager.filter(username=name).first()
+        if person is None:
+            raise Invalid(fields={"person": ["Nobody is called that."]})
+        made = delegating.delegate(person.pk, by=self.person, lending=Lending(**given))
+        where = reverse("api:delegation", args=[made.pk])
+        told = out.DelegationOut(made).data
+        return Response(told, status=self.post_status, headers={"Location": where})
+
+
+class OneDelegation(Endpoint):
+    gives = out.DelegationOut
+    token_scopes = READS
+
+    def get(self, request: Request, pk: int) -> Response:
+        return Response(out.DelegationOut(one(delegating.visible(self.person), pk)).data)
+
+
+class EndDelegation(Repeatable):
+    gives = out.DelegationOut
+    token_scopes = IN_PERSON
+
+    def perform(self, request: Request, **kwargs: int) -> Response:
+        self.body()
+        row = one(delegating.visible(self.person), kwargs["pk"])
+        return Response(out.DelegationOut(delegating.end_delegation(row.pk, by=self.person)).data)
 
 
 class Schema(Endpoint):

@@ -5,6 +5,7 @@ Tokens and answers, of programs that call, stand by themselves.
 """
 
 from approvals.models.answers import Answer
+from approvals.models.delegations import Delegation
 from approvals.models.grants import Abandonment, Grant, Step, StepKind
 from approvals.models.operations import (
     Alarm,
@@ -19,6 +20,8 @@ from approvals.models.requests import (
     Candidate,
     Decision,
     Mention,
+    Nudge,
+    NudgeKind,
     RequestKind,
     RequestStage,
     Vote,
@@ -37,12 +40,15 @@ __all__ = [
     "ApiToken",
     "Candidate",
     "Decision",
+    "Delegation",
     "Environment",
     "ExtensionApproval",
     "Grant",
     "Heartbeat",
     "Installation",
     "Mention",
+    "Nudge",
+    "NudgeKind",
     "Policy",
     "PolicyVersion",
     "Reach",

@@ -52,6 +52,7 @@ class PolicyVersion(models.Model):
     applies_to: models.JSONField[dict[str, Any], dict[str, Any]] = models.JSONField(default=dict)
     reason_hint = models.CharField(max_length=200, blank=True)
     ticket_required = models.BooleanField(default=False)
+    allow_delegation = models.BooleanField(default=True)
     max_duration = models.PositiveIntegerField(help_text="Seconds a grant may last.")
     pending_ttl = models.PositiveIntegerField(help_text="Seconds from submission to decision.")
     activation_ttl = models.PositiveIntegerField(
@@ -150,6 +151,18 @@ class Stage(models.Model):
         Group, models.PROTECT, null=True, blank=True, related_name="+"
     )
     needs_second_factor = models.BooleanField(default=False)
+    remind_every = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Seconds between two reminders while the stage is open."
+    )
+    max_reminders = models.PositiveSmallIntegerField(null=True, blank=True)
+    escalate_after = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Seconds the stage may be open before the escalation group is asked as well.",
+    )
+    escalation_group = models.ForeignKey(
+        Group, models.PROTECT, null=True, blank=True, related_name="+"
+    )
 
     class Meta:
         ordering = ["version", "order"]
@@ -163,6 +176,31 @@ class Stage(models.Model):
             # No second factor exists yet, and a wish that nobody reads fails open.
             models.CheckConstraint(
                 name="stage_not_beyond_what_is_built", condition=Q(needs_second_factor=False)
+            ),
+            models.CheckConstraint(
+                name="stage_reminders_whole",
+                condition=Q(remind_every__isnull=True, max_reminders__isnull=True)
+                | Q(
+                    remind_every__isnull=False,
+                    remind_every__gt=0,
+                    max_reminders__isnull=False,
+                    max_reminders__gt=0,
+                ),
+            ),
+            models.CheckConstraint(
+                name="stage_escalation_whole",
+                condition=Q(escalate_after__isnull=True, escalation_group__isnull=True)
+                | Q(
+                    escalate_after__isnull=False,
+                    escalate_after__gt=0,
+                    escalation_group__isnull=False,
+                ),
+            ),
+            models.CheckConstraint(
+                name="stage_escalates_in_time",
+                condition=Q(escalate_after__isnull=True)
+                | Q(deadline__isnull=True)
+                | Q(escalate_after__lt=F("deadline")),
             ),
         ]
 

@@ -10,10 +10,11 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import models
-from django.db.models import FilteredRelation, Q
+from django.db.models import F, FilteredRelation, Q
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Least
+from django.db.models.functions import Coalesce, Least
 
+from approvals.models.delegations import lenders_query
 from approvals.models.locks import lock, lock_if_free
 from approvals.models.policies import PolicyVersion
 from approvals.models.targets import AccessLevel, Target
@@ -68,9 +69,10 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         """Pending requests whose open stage this person may still decide.
 
         Mirrors `policy.may_vote` in SQL, less the chain's arithmetic: active candidates who are
-        still members, not barred, in time, and without a counting vote in the chain.
+        still members, or those who lend them their votes, neither barred, in time, and without a
+        counting vote in the chain.
         """
-        return self.filter(pk__in=RawSQL(_waiting_query(), [user.pk]))  # noqa: S611
+        return self.filter(pk__in=RawSQL(_waiting_query(), [user.pk, user.pk]))  # noqa: S611
 
 
 @functools.cache
@@ -84,11 +86,13 @@ def _waiting_query() -> str:
     members = people.get_field("groups").remote_field.through._meta  # type: ignore[union-attr]
     return f"""
         WITH asked AS MATERIALIZED (
-            SELECT u.id AS person, s.request_id, s.deadline_at FROM approvals_candidate c
+            SELECT u.id AS person, s.request_id, s.deadline_at, who.id AS voter
+            FROM (SELECT %s::bigint AS id) who
+            JOIN {people.db_table} me ON me.id = who.id AND me.is_active
+            JOIN approvals_candidate c ON c.user_id = ANY(who.id || ARRAY({lenders_query()}))
             JOIN {people.db_table} u ON u.id = c.user_id AND u.is_active
             JOIN {members.db_table} m ON m.user_id = c.user_id AND m.group_id = c.group_id
             JOIN approvals_requeststage s ON s.id = c.stage_id AND s.state = 'open'
-            WHERE c.user_id = %s
         )
         SELECT r.id FROM asked
         JOIN approvals_accessrequest r ON r.id = asked.request_id AND r.state = 'pending'
@@ -99,12 +103,31 @@ def _waiting_query() -> str:
         JOIN approvals_policyversion version ON version.id = r.policy_version_id
         JOIN approvals_policy policy ON policy.id = version.policy_id AND policy.enabled
         WHERE LEAST(r.pending_until, asked.deadline_at) > (SELECT dbnow())
+            AND (person = voter OR version.allow_delegation)
             AND person NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
+            AND voter NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
             AND NOT EXISTS (
                 SELECT FROM approvals_vote v JOIN approvals_requeststage s ON s.id = v.stage_id
-                WHERE s.request_id = r.id AND s.round = r.round AND v.voter_id = person
+                WHERE s.request_id = r.id AND s.round = r.round
+                    AND ARRAY[v.voter_id, v.on_behalf_of_id] && ARRAY[person, voter]
                     AND v.replaced_at IS NULL AND v.voided_at IS NULL
             )
+    """  # noqa: S608 - the names of Django's own tables
+
+
+def lent_to(user: Person) -> RawSQL:
+    """The ids of what is undecided and asks somebody who lends this person their votes now."""
+    return RawSQL(_lent_query(), [user.pk])  # noqa: S611
+
+
+@functools.cache
+def _lent_query() -> str:
+    return f"""
+        SELECT s.request_id FROM approvals_candidate c
+        JOIN approvals_requeststage s ON s.id = c.stage_id AND s.state IN ('waiting', 'open')
+        JOIN approvals_accessrequest r ON r.id = s.request_id
+        JOIN approvals_policyversion v ON v.id = r.policy_version_id AND v.allow_delegation
+        WHERE c.user_id = ANY(ARRAY({lenders_query()}))
     """  # noqa: S608 - the names of Django's own tables
 
 
@@ -220,8 +243,17 @@ class RequestStage(models.Model):
     total = models.PositiveSmallIntegerField()
     deny_quorum = models.PositiveSmallIntegerField()
     deadline = models.PositiveIntegerField(null=True, help_text="Seconds from opening.")
+    fallback_group = models.ForeignKey(Group, models.PROTECT, null=True, related_name="+")
+    remind_every = models.PositiveIntegerField(null=True, help_text="Seconds.")
+    max_reminders = models.PositiveSmallIntegerField(null=True)
+    escalate_after = models.PositiveIntegerField(null=True, help_text="Seconds from opening.")
+    escalation_group = models.ForeignKey(Group, models.PROTECT, null=True, related_name="+")
     opened_at = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField(null=True)
+    # The next reminder or the escalation, whichever comes first; none once all of them are done.
+    nudge_at = models.DateTimeField(null=True)
+    escalated_at = models.DateTimeField(null=True)
+    stalled_since = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["request", "round", "order"]
@@ -245,6 +277,11 @@ class RequestStage(models.Model):
                 condition=Q(state=StageState.OPEN, deadline_at__isnull=False),
                 name="request_stage_due",
             ),
+            models.Index(
+                fields=["nudge_at"],
+                condition=Q(state=StageState.OPEN, nudge_at__isnull=False),
+                name="request_stage_nudge",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -252,6 +289,57 @@ class RequestStage(models.Model):
 
     def audit_subject(self) -> Subject:
         return Subject("requeststage", str(self.pk), self.name, f"request:{self.request_id}")
+
+    def next_nudge(self, *, reminded: int) -> datetime | None:
+        """When something is due after so many reminders; None if nothing is any more."""
+        if self.opened_at is None:
+            return None
+        waits = []
+        if self.remind_every and reminded < (self.max_reminders or 0):
+            waits.append((reminded + 1) * self.remind_every)
+        if self.escalate_after and self.escalated_at is None:
+            waits.append(self.escalate_after)
+        return self.opened_at + timedelta(seconds=min(waits)) if waits else None
+
+    def reminders_due(self, now: datetime) -> int:
+        """How many there should have been by now, had none been missed."""
+        if not self.remind_every or self.opened_at is None:
+            return 0
+        passed = (now - self.opened_at) // timedelta(seconds=self.remind_every)
+        return min(max(passed, 0), self.max_reminders or 0)
+
+    def escalates(self, now: datetime) -> bool:
+        """Whether its time to escalate has come, and it has not."""
+        if not self.escalate_after or self.escalated_at or self.opened_at is None:
+            return False
+        return self.opened_at + timedelta(seconds=self.escalate_after) <= now
+
+
+class NudgeKind(models.TextChoices):
+    REMIND = "remind", "Reminder"
+    ESCALATE = "escalate", "Escalation"
+
+
+class Nudge(models.Model):
+    """A reminder or an escalation of a stage. Each can be written once, whoever comes by."""
+
+    stage = models.ForeignKey(RequestStage, models.CASCADE, related_name="nudges")
+    kind = models.CharField(max_length=10, choices=NudgeKind)
+    n = models.PositiveSmallIntegerField(help_text="The how-maniest of its kind.")
+    skipped = models.PositiveSmallIntegerField(
+        default=0, help_text="How many before it were missed, and are not made up for."
+    )
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["stage", "kind", "n"], name="nudge_once"),
+            models.CheckConstraint(name="nudge_kind_known", condition=Q(kind__in=NudgeKind.values)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.n} of {self.stage}"
 
 
 class Candidate(models.Model):
@@ -298,6 +386,10 @@ class Vote(models.Model):
 
     stage = models.ForeignKey(RequestStage, models.CASCADE, related_name="votes")
     voter = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    # Whose vote it is, where another gives it for them.
+    on_behalf_of = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+"
+    )
     decision = models.CharField(max_length=10, choices=Decision)
     comment = models.TextField(blank=True)
     scope_hash = models.CharField(max_length=64)
@@ -319,7 +411,22 @@ class Vote(models.Model):
                 condition=Q(replaced_at__isnull=True, voided_at__isnull=True),
                 name="vote_one_counts_per_person",
             ),
+            models.UniqueConstraint(
+                "stage",
+                Coalesce("on_behalf_of", "voter"),
+                condition=Q(replaced_at__isnull=True, voided_at__isnull=True),
+                name="vote_one_counts_per_principal",
+            ),
+            models.CheckConstraint(
+                name="vote_for_another_or_oneself",
+                condition=Q(on_behalf_of__isnull=True) | ~Q(on_behalf_of=F("voter")),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.voter}: {self.decision}"
+
+    @property
+    def whose(self) -> int:
+        """The id of the person whose vote it is."""
+        return self.on_behalf_of_id or self.voter_id

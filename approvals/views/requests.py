@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from approvals import discussion, workflow
+from approvals import discussion, escalation, workflow
 from approvals.errors import Invalid
 from approvals.forms import CommentForm, VoteForm
 from approvals.views import queue, queue_filters
@@ -45,12 +45,18 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
         raise Invalid(
             "This form is damaged. Open the request again and decide there.", code=DAMAGED
         )
-    values = {key: form.cleaned_data[key] for key in ("decision", "scope_hash", "comment")}
+    names = ("decision", "scope_hash", "comment", "on_behalf_of")
+    values = {name: form.cleaned_data[name] for name in names}
     replaces = form.cleaned_data["replaces"] or 0
     try:
         workflow.vote(asked.pk, by=viewer(request), replaces=replaces, **values)
     except Invalid as error:
-        typed = {"comment": values["comment"], "problems": error.fields.get("comment")}
+        typed = {
+            "comment": values["comment"],
+            "problems": error.fields.get("comment"),
+            "whose": values["on_behalf_of"],
+            "whose_problems": error.fields.get("on_behalf_of"),
+        }
         return typed_again(request, pk, typed)
     if "queue" in request.POST:
         messages.success(request, f"Your vote on {queue.title(asked)} counts.")
@@ -88,6 +94,15 @@ def comment(request: HttpRequest, pk: int) -> HttpResponse:
         messages.warning(request, f"Said. But {names} cannot see this request, and is not told.")
     else:
         messages.success(request, "Said. It is in the timeline, and cannot be changed.")
+    return redirect("request", asked.pk)
+
+
+@never_cache
+@require_POST
+def redraw(request: HttpRequest, pk: int) -> HttpResponse:
+    asked = found(request, pk)
+    escalation.redraw(asked.pk, by=viewer(request))
+    messages.success(request, "Drawn anew. The timeline says who is asked now, and who no longer.")
     return redirect("request", asked.pk)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
 from approvals import access, chain, editing, history, policy, reviews
-from approvals.models import AccessRequest, Grant, RequestStage, Review, Vote
-from approvals.states import UNDECIDED, GrantState, StageState
+from approvals.models import AccessRequest, Decision, Grant, RequestStage, Review, Vote
+from approvals.states import UNDECIDED, GrantState, RequestState, StageState
 from approvals.views.viewer import viewer
 from audit import log
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from audit.models import Event
 
 RELATED = ("requester", "beneficiary", "level", "target", "policy_version__policy")
+HELPERS = 3  # admins who are named where nobody is left to decide
 TIMELINE = 200  # the newest Events that a page shows; refused attempts could make it endless
 
 
@@ -45,12 +47,12 @@ class ShownStage:
 def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
     """What the templates of a request read."""
     loaded = policy.load_chain(asked)
-    stages = _stages(loaded)
+    stages = _stages(loaded, policy.barred_from(asked))
     grant = None if asked.state in UNDECIDED and not asked.extends_id else _grant(asked)
     events = _timeline(asked)
     actions = policy.permitted_actions(asked, loaded, person)
     index = loaded.index
-    mine = loaded.counting_vote(loaded.stages[index], person.pk) if index is not None else None
+    mine = _mine(loaded, person)
     context = {
         "now": loaded.now,
         "asked": asked,
@@ -63,12 +65,54 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
         "events": events,
         "left_out": len(events) == TIMELINE,
         "overdue": asked.state in UNDECIDED and policy.is_too_late(asked, loaded),
+        "stalled": _stalled(asked, loaded),
         "actions": actions,
         "mine": mine,
         **_review(grant, person, loaded.now),
+        "lenders": _lenders(asked, loaded, person),
         "over": _over(asked, grant),
     }
     return context | _fingerprints(context)
+
+
+def _mine(loaded: policy.Chain, person: Person) -> Vote | None:
+    """The vote in the open stage that this person gave, or that somebody gave for them."""
+    if loaded.index is None:
+        return None
+    stage = loaded.stages[loaded.index]
+    return loaded.given_vote(stage, person.pk) or loaded.counting_vote(stage, person.pk)
+
+
+def _lenders(asked: AccessRequest, loaded: policy.Chain, person: Person) -> list[str]:
+    """For whom this person can vote, by username; nobody where they can vote for themselves."""
+    weighed = [policy.voices(asked, loaded, person, decision) for decision in Decision.values]
+    able = {pk for voices in weighed for pk, refusal in voices.items() if refusal is None}
+    if not able or person.pk in able:
+        return []
+    found = get_user_model()._default_manager.filter(pk__in=able)
+    return sorted(found.values_list("username", flat=True))
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """What nobody can give any more, in words, and who can help."""
+
+    lacks: str
+    helpers: str
+
+
+def _stalled(asked: AccessRequest, loaded: policy.Chain) -> Stalled | None:
+    """Told as it is, whether or not a sweeper has come by to write it down."""
+    lacking = policy.lacking(loaded)
+    if asked.state != RequestState.PENDING or not lacking:
+        return None
+    names = loaded.stages[loaded.require_open()].group_names
+    admins = access.policy_admins().exclude(pk__in=[asked.requester_id, asked.beneficiary_id])
+    helpers = [one.get_username() for one in admins[:HELPERS]]
+    return Stalled(
+        " and ".join(policy.words(one, names) for one in lacking),
+        " or ".join(helpers) or "an admin",
+    )
 
 
 def _grant(asked: AccessRequest) -> Grant | None:
@@ -103,7 +147,9 @@ def _fingerprints(context: dict[str, Any]) -> dict[str, str]:
     asked, grant, events, mine = (context[key] for key in ("asked", "grant", "events", "mine"))
     codes = {name: no and no.message for name, no in context["actions"].items()}
     opened = context["open"].stage.pk if context["open"] else 0
-    box = (asked.state, asked.scope_hash, opened, mine and mine.pk, context["overdue"], codes)
+    late, stuck = context["overdue"], context["stalled"]
+    said = (mine and mine.pk, context["lenders"])
+    box = (asked.state, asked.scope_hash, opened, said, late, stuck, codes)
     live = grant and (
         grant.state,
         grant.expires_at,
@@ -122,24 +168,37 @@ def _timeline(asked: AccessRequest) -> list[Event]:
     return list(reversed(newest))
 
 
-def _stages(loaded: policy.Chain) -> list[ShownStage]:
+def _stages(loaded: policy.Chain, barred: set[int]) -> list[ShownStage]:
     """The stages, and the votes with their voters: all the people are read at once."""
     ids = {person for state in loaded.states for person in state.candidates}
-    ids |= {vote.voter_id for vote in loaded.votes}
-    users = get_user_model()._default_manager.in_bulk(ids)
+    heard = _heard(loaded)
+    delegates = loaded.lent.keys() - barred - heard
+    users = get_user_model()._default_manager.in_bulk(ids | heard | delegates)
     for vote in loaded.votes:
         vote.voter = users[vote.voter_id]
+        vote.on_behalf_of = users[vote.on_behalf_of_id] if vote.on_behalf_of_id else None
     names = {user.pk: user.get_username() for user in users.values()}
-    return [_stage(loaded, number, names) for number in range(len(loaded.stages))]
+    may = {pk: f"{names[pk]}{_or(loaded, pk, delegates, names)}" for pk in ids if pk not in heard}
+    return [_stage(loaded, number, may) for number in range(len(loaded.stages))]
 
 
-def _stage(loaded: policy.Chain, number: int, names: dict[int, str]) -> ShownStage:
+def _or(loaded: policy.Chain, pk: int, delegates: Set[int], names: Mapping[int, str]) -> str:
+    """“ (or olga)”: whoever may vote for somebody, too."""
+    others = sorted(names[one] for one in delegates if pk in loaded.lenders(one))
+    return f" (or {', '.join(others)})" if others else ""
+
+
+def _heard(loaded: policy.Chain) -> set[int]:
+    """Whoever gave a vote, and whoever one was given for."""
+    return {person for vote in loaded.votes for person in (vote.voter_id, vote.whose)}
+
+
+def _stage(loaded: policy.Chain, number: int, may: Mapping[int, str]) -> ShownStage:
     stage, state = loaded.stages[number], loaded.states[number]
     missing = []
     if stage.state == StageState.OPEN:
         outcome = chain.outcome(loaded.states, number)
         missing = [policy.words(lack, stage.group_names) for lack in outcome.missing]
     votes = [vote for vote in loaded.votes if vote.stage_id == stage.pk]
-    heard = {vote.voter_id for vote in loaded.votes}
-    able = sorted(names[pk] for pk in state.candidates if pk in names and pk not in heard)
+    able = sorted(may[pk] for pk in state.candidates if pk in may)
     return ShownStage(stage, votes, missing, able)

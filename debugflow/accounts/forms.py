@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from django import forms
 from django.conf import settings
+from django.utils import timezone
 
+from approvals.delegating import NOTE_MAX, Lending
 from approvals.lengths import lasting
 from approvals.models import TokenScope
 from approvals.tokens import NAME_MAX, TokenWish
@@ -17,7 +20,41 @@ USUAL: Final = 30
 DAY: Final = 86400  # seconds
 
 
-class TokenForm(forms.Form):
+class VerbForm(forms.Form):
+    """A form whose verb may refuse what was typed."""
+
+    def take_errors(self, fields: Mapping[str, list[str]], message: str) -> None:
+        """Show a verb's refusal where it belongs: at its fields, or above the form."""
+        for name, problems in fields.items():
+            for problem in problems:
+                self.add_error(name if name in self.fields else None, problem)
+        if not fields:
+            self.add_error(None, message)
+
+
+class LendingForm(VerbForm):
+    """To whom one's votes are lent, and when: wall-clock times in the viewer's `zone`."""
+
+    delegate = forms.CharField(max_length=150, error_messages={"required": "Say who."})
+    starts_at = forms.DateTimeField(required=False)
+    ends_at = forms.DateTimeField(error_messages={"required": "Say until when."})
+    note = forms.CharField(required=False, max_length=NOTE_MAX)
+
+    def __init__(self, data: Mapping[str, Any] | None = None, *, zone: ZoneInfo) -> None:
+        self.zone = zone
+        super().__init__(data)
+
+    def full_clean(self) -> None:
+        """The wall clock that was typed means the viewer's own zone, not the server's."""
+        with timezone.override(self.zone):
+            super().full_clean()
+
+    def lending(self) -> Lending:
+        """What was asked for, once the form is valid."""
+        return Lending(**self.cleaned_data)
+
+
+class TokenForm(VerbForm):
     """A wish for a token. `after` is the newest one that the page knew of."""
 
     name = forms.CharField(required=False, max_length=NAME_MAX)
@@ -56,11 +93,3 @@ class TokenForm(forms.Form):
             days=given["days"],
             service=given["service"],
         )
-
-    def take_errors(self, fields: Mapping[str, list[str]], message: str) -> None:
-        """Show a verb's refusal where it belongs: at its fields, or above the form."""
-        for name, problems in fields.items():
-            for problem in problems:
-                self.add_error(name if name in self.fields else None, problem)
-        if not fields:
-            self.add_error(None, message)

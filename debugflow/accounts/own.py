@@ -1,4 +1,5 @@
-"""One's own settings: the time zone that times are shown in, and the tokens of one's programs."""
+"""One's own settings: the time zone that times are shown in, who votes for one while one is away,
+and the tokens of one's programs."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from approvals import tokens
+from approvals import delegating, tokens
 from approvals.errors import Invalid, WrongState
 from approvals.models import ApiToken, TokenKind
 from approvals.views.viewer import viewer
 from audit import clock
+from audit.zones import zone_of
 from debugflow.accounts import changing, zones
-from debugflow.accounts.forms import TokenForm
+from debugflow.accounts.forms import LendingForm, TokenForm
 
 OVER_MOST: Final = 20  # tokens that are over and still shown
 
@@ -71,6 +73,32 @@ def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("settings")
 
 
+@never_cache
+@require_POST
+def lend(request: HttpRequest) -> HttpResponse:
+    person = viewer(request)
+    form = LendingForm(request.POST, zone=zone_of(person))
+    if not form.is_valid():
+        return _page(request, status=Invalid.status, lending=form)
+    try:
+        row = delegating.delegate(person.pk, by=person, lending=form.lending())
+    except (Invalid, WrongState) as error:
+        form.take_errors(getattr(error, "fields", {}), error.message)
+        return _page(request, status=error.status, lending=form)
+    messages.success(request, f"Arranged. {row.delegate} can vote for you in that time.")
+    return redirect("settings")
+
+
+@never_cache
+@require_POST
+def end_lending(request: HttpRequest, pk: int) -> HttpResponse:
+    person = viewer(request)
+    row = get_object_or_404(delegating.visible(person), pk=pk)
+    delegating.end_delegation(row.pk, by=person)
+    messages.success(request, f"Ended. {row.delegate} gives no vote of {row.person} any more.")
+    return redirect("settings")
+
+
 def _page(request: HttpRequest, *, status: int = 200, **typed: Any) -> HttpResponse:
     """The page, with what was typed and why it will not do."""
     person, now = viewer(request), clock.now()
@@ -83,6 +111,8 @@ def _page(request: HttpRequest, *, status: int = 200, **typed: Any) -> HttpRespo
         "own": _listed(seen.filter(account=person), now),
         "services": _listed(seen.filter(kind=TokenKind.SERVICE), now),
         "most": tokens.LIVE_MOST,
+        "away": delegating.visible(person).of(person).not_over().order_by("starts_at"),
+        "lending": LendingForm(zone=zone_of(person)),
         **_site(request),
         **typed,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,15 +16,25 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from approvals import administration, opening
-from approvals.models import AccessRequest, Grant, RequestStage, Review, Step, Vote
+from approvals import administration, delegating, opening
+from approvals.delegating import Lending
+from approvals.models import (
+    AccessRequest,
+    Delegation,
+    Grant,
+    RequestStage,
+    Review,
+    Step,
+    Vote,
+)
 from approvals.states import GrantState
+from audit import clock
 from audit.models import Event
 from debugflow.accounts.models import User
 from tests.approvals.admin_browser import INLINE, browser, staff, url
 from tests.world import World, owe_review
 
-RECORDS = (AccessRequest, RequestStage, Vote, Grant, Step, Review, Event)
+RECORDS = (AccessRequest, RequestStage, Vote, Delegation, Grant, Step, Review, Event)
 PASSWORD = "correct-horse-7Kq"
 
 
@@ -34,6 +45,8 @@ def lived_in(world: World) -> World:
     grant = world.approved()
     opening.open_grant(grant.pk, worker="w1")
     owe_review(grant)
+    lending = Lending(delegate="chen", ends_at=clock.now() + timedelta(days=1))
+    delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
     LogEntry.objects.log_actions(world.ada.pk, [world.target], 2, "Looked after it.")
     return world
 

@@ -53,7 +53,17 @@ def in_words(version: PolicyVersion) -> str:
 def test_publishing_what_is_shown_says_the_same_again(ada: Client, world: World):
     publish(
         world,
-        stage(world, "Database", "dba", "security", deadline=HOUR),
+        stage(
+            world,
+            "Database",
+            "dba",
+            "security",
+            deadline=HOUR,
+            remind_every=600,
+            max_reminders=3,
+            escalate_after=1800,
+            escalation_group=world.groups["owners"],
+        ),
         stage(world, "Security", "security", fallback_group=world.groups["owners"], deny_quorum=2),
         applies_to=AppliesTo(
             environments=["production"],
@@ -80,7 +90,9 @@ def test_publishing_what_is_shown_says_the_same_again(ada: Client, world: World)
     for name in (*same, "activation_ttl", *administration.EXTENSIONS):
         assert getattr(after, name) == getattr(before, name), name
     stages = ("order", "name", "total", "deny_quorum", "deadline", "fallback_group")
-    assert list(after.stages.values_list(*stages)) == list(before.stages.values_list(*stages))
+    times = ("remind_every", "max_reminders", "escalate_after", "escalation_group")
+    for names in (stages, times):
+        assert list(after.stages.values_list(*names)) == list(before.stages.values_list(*names))
     assert in_words(after) == in_words(before)
     assert in_words(after) in said(response)[0]
     assert Event.objects.filter(action="policy.published").latest("id").actor_name == "ada"
@@ -125,6 +137,22 @@ def test_longer_access_that_could_not_work_is_not_published(
     assert newest(world) == before
 
 
+def test_the_sentence_says_what_happens_while_a_stage_waits(ada: Client, world: World):
+    changes = {
+        "stages-0-remind_every": "10 min",
+        "stages-0-max_reminders": "3",
+        "stages-0-escalate_after": "1 h",
+        "stages-0-escalation_group": str(world.groups["owners"].pk),
+        "stages-1-remind_every": "2 h",
+        "stages-1-max_reminders": "1",
+    }
+    send(ada, world, **changes)
+    assert in_words(newest(world)) == (
+        "All requests need 1 of dba (after 1 h also of owners; reminded every 10 min, at most 3 "
+        "times), then 1 of security (reminded every 2 h, once)."
+    )
+
+
 def test_stages_are_asked_in_the_order_of_their_numbers(ada: Client, world: World):
     send(ada, world, **{"stages-0-ORDER": "9", "stages-1-ORDER": "2"})
     assert in_words(newest(world)) == "All requests need 1 of security, then 1 of dba."
@@ -166,6 +194,9 @@ def test_a_stage_is_added_and_another_deleted(ada: Client, world: World):
         ("deadline", "soon", "with its unit"),
         ("deny_quorum", "0", "greater than or equal to 1"),
         ("fallback_group", "999999", "not one of the available choices"),
+        ("escalation_group", "999999", "not one of the available choices"),
+        ("max_reminders", "51", "less than or equal to 50"),
+        ("remind_every", "soon", "with its unit"),
     ],
 )
 def test_a_wrong_field_of_a_stage_is_named(
@@ -184,6 +215,8 @@ def test_a_wrong_field_of_a_stage_is_named(
         ({"stages-0-DELETE": "on", "stages-1-DELETE": "on"}, "at least one stage"),
         ({"stages-0-groups": "dba: 3", "stages-0-total": "2"}, "at least the sum"),
         ({"stages-0-groups": "dba: 0", "stages-0-total": None}, "total is at least 1"),
+        ({"stages-0-escalate_after": "1 h"}, "escalation needs both"),
+        ({"stages-0-remind_every": "1 h"}, "reminders need both"),
     ],
 )
 def test_what_could_not_work_is_refused_with_the_reason_and_logged(

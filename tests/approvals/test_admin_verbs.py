@@ -6,6 +6,7 @@ Every registered page is walked, so that one registered later is too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from approvals import opening
+from approvals import delegating, opening
+from approvals.delegating import Lending
+from audit import clock
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled
 from tests.world import World, owe_review
@@ -53,6 +56,8 @@ def lived_in(world: World) -> World:
     grant = world.approved()
     opening.open_grant(grant.pk, worker="w1")
     owe_review(grant)
+    lending = Lending(delegate="chen", ends_at=clock.now() + timedelta(days=1))
+    delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
     return world
 
 

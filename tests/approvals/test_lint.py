@@ -172,6 +172,19 @@ class TestPeople:
         world.groups["dba"].user_set.clear()
         assert codes(of(world)) == [lint.UNFILLABLE, lint.NO_FALLBACK]
 
+    def test_an_escalation_group_has_to_have_somebody_in_it(self, world: World):
+        late = stage(
+            world, "Late", "dba", escalate_after=600, escalation_group=world.groups["nobody"]
+        )
+        publish(world, late)
+        assert codes(of(world)) == [lint.NO_ESCALATION]
+        world.groups["nobody"].user_set.add(world.olga)
+        assert of(world) == []
+
+    def test_a_reminder_that_a_deadline_forestalls(self, world: World):
+        publish(world, stage(world, "Late", "dba", deadline=600, remind_every=600, max_reminders=1))
+        assert codes(of(world)) == [lint.NO_REMINDER]
+
     def test_what_it_says_of_each_asker_is_what_submitting_says(self, world: World):
         """Everybody in the world asks; who is refused is who was named."""
         publish(world, stage(world, "All dba", "dba", minimum=3), stage(world, "One", "security"))

@@ -15,15 +15,18 @@ import pytest
 from django.db import connections
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, closing, grants, leases, opening, workflow
+from approvals import administration, closing, delegating, grants, leases, opening, workflow
+from approvals.delegating import Lending
 from approvals.errors import ProvisionError
-from approvals.models import AccessLevel, AccessRequest, Grant, StepKind, Target
+from approvals.models import AccessLevel, AccessRequest, Delegation, Grant, StepKind, Target
 from approvals.provisioning.base import Account
 from approvals.provisioning.memory import MemoryProvisioner, MemoryServer
 from approvals.states import GrantState, RequestState
 from approvals.sweeper import Sweeper
+from audit import clock as database_clock
+from audit.models import Event
 from tests.conftest import Control
-from tests.world import World
+from tests.world import World, publish, stage
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -341,3 +344,33 @@ def test_a_long_name_stops_no_worker(world: World):
     grant = world.approved()
     opening.open_grant(grant.pk, worker="revoke-worker@" + "pod-" * 30)
     assert state_of(grant) == GrantState.ACTIVE
+
+
+def test_it_reminds_escalates_and_notices_who_left(world: World, clock):
+    owners = world.groups["owners"]
+    times = {"remind_every": 600, "max_reminders": 1, "escalate_after": 1200}
+    publish(world, stage(world, "Database", "dba", escalation_group=owners, **times))
+    request = world.submit()
+    waiting = request.stages.get()
+
+    def told(action: str) -> bool:
+        return Event.objects.filter(action=action, subject_id=str(waiting.pk)).exists()
+
+    now = database_clock.now()
+    lending = Lending(
+        delegate="olga",
+        starts_at=now + timedelta(seconds=600),
+        ends_at=now + timedelta(seconds=900),
+    )
+    lent = delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
+    with sweeping(2):
+        clock.forward(600)
+        eventually(lambda: told("requeststage.reminded"))
+        eventually(lambda: Delegation.objects.get(pk=lent.pk).begun_at is not None)
+        clock.forward(600)
+        eventually(lambda: told("requeststage.escalated"))
+        eventually(lambda: Delegation.objects.get(pk=lent.pk).ended_at is not None)
+        world.groups["dba"].user_set.clear()
+        owners.user_set.clear()
+        eventually(lambda: told("requeststage.stalled"))
+    assert waiting.nudges.count() == 2

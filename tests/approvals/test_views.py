@@ -117,7 +117,7 @@ def test_no_verb_answers_to_get_and_none_acts_without_a_csrf_token(world, sign_i
     names = [str(one.name) for one in patterns if isinstance(one, URLPattern)]
     forms = {"ask-level", "request-edit"}
     verbs = [name for name in names if "-" in name and name not in forms]
-    assert len(verbs) == 12
+    assert len(verbs) == 13
     for address in (
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",

@@ -58,10 +58,12 @@ CREATE TEMP TABLE made_stage AS
         m.id AS request, s.id AS pattern
     FROM made m, approvals_requeststage s WHERE s.request_id = {pk};
 INSERT INTO approvals_requeststage (id, request_id, round, "order", name, state, minima,
-    group_names, stand_ins, total, deny_quorum, deadline, opened_at, deadline_at)
+    group_names, stand_ins, total, deny_quorum, deadline, opened_at, deadline_at, remind_every,
+    max_reminders, nudge_at)
     OVERRIDING SYSTEM VALUE
     SELECT m.id, m.request, s.round, s."order", s.name, s.state, s.minima, s.group_names,
-        s.stand_ins, s.total, s.deny_quorum, s.deadline, s.opened_at, s.deadline_at
+        s.stand_ins, s.total, s.deny_quorum, s.deadline, s.opened_at, s.deadline_at, 3600, 3,
+        s.opened_at + interval '1 h' + m.n * interval '10 ms'
     FROM made_stage m JOIN approvals_requeststage s ON s.id = m.pattern;
 INSERT INTO approvals_candidate (stage_id, user_id, group_id)
     SELECT m.id, CASE WHEN c.user_id = {bob} AND m.n % {every} <> 0

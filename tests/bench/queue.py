@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from approvals import overdue
+from approvals import overdue, untended
 from approvals.models import AccessRequest
 from debugflow.embedded.installation import Installation
 from tests.bench.looks import LOOKS, milliseconds, queries, signed_in, timed
@@ -31,12 +31,14 @@ def measure(site: Installation, figure: Callable[..., Any]) -> list[Any]:
     return [
         figure("queue_page_ms_100k", milliseconds(bob, "/queue/"), "ms", small),
         figure("queue_all_page_ms_100k", milliseconds(bob, "/queue/?show=all"), "ms", small),
-        figure("expiry_scan_ms_100k", _scan(), "ms"),
+        figure("expiry_scan_ms_100k", _scan(partial(overdue.late, 100)), "ms"),
+        figure("reminder_scan_ms_100k", _scan(partial(untended.nudges, 100)), "ms"),
+        figure("leaver_scan_ms_5k", _scan(partial(untended.Rounds().look, 5000)), "ms"),
         figure("queue_page_queries", queries(bob, "/queue/"), "statements"),
         figure("request_page_queries", queries(bob, f"/requests/{newest}/"), "statements"),
     ]
 
 
-def _scan() -> float:
-    """What each sweeper does twice a second: look for requests whose time is over."""
-    return median(timed(partial(overdue.late, 100)) for _ in range(LOOKS)) * 1000
+def _scan(look: Callable[[], object]) -> float:
+    """What each sweeper does every so often: look for requests that it has to see to."""
+    return median(timed(look) for _ in range(LOOKS)) * 1000

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Permission
@@ -16,10 +17,21 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from guardian.shortcuts import assign_perm
 
-from approvals import closing, emergency, grants, opening, tokens
+from approvals import closing, delegating, emergency, grants, opening, tokens
+from approvals.delegating import Lending
 from approvals.errors import ProvisionError
-from approvals.models import AccessRequest, ApiToken, Grant, RequestStage, Review, Step, Vote
+from approvals.models import (
+    AccessRequest,
+    ApiToken,
+    Delegation,
+    Grant,
+    RequestStage,
+    Review,
+    Step,
+    Vote,
+)
 from approvals.tokens import TokenWish
+from audit.clock import now as clock_now
 from audit.models import Event
 from debugflow import health
 from tests.conftest import Clock
@@ -32,7 +44,16 @@ EXPRESSIONS = {
     r"/admin/(?P<url>.*)$": "/admin/<anything>",
     "/api/v1/": "/api/v1/<anything>",
 }
-SEES_RECORDS = ("accessrequest", "requeststage", "vote", "grant", "step", "review", "event")
+SEES_RECORDS = (
+    "accessrequest",
+    "requeststage",
+    "vote",
+    "delegation",
+    "grant",
+    "step",
+    "review",
+    "event",
+)
 SETS_UP = ("target", "accesslevel", "policy")
 PASSWORD = "a long password"
 # Access may be extended from its beginning on.
@@ -75,6 +96,7 @@ class Place:
     stuck: Grant
     token: ApiToken
     review: Review
+    delegation: Delegation
 
     def address(self, route: str) -> str:
         """Where a browser would go for `route`."""
@@ -106,7 +128,8 @@ class Place:
             "levels": world.read.pk,
             "reviews": self.review.pk,
             "tokens": self.token.pk,
-            "settings": self.token.pk,
+            "settings": self.delegation.pk if "/delegations/" in route else self.token.pk,
+            "delegations": self.delegation.pk,
         }
 
     def _objects(self) -> dict[str, int]:
@@ -115,6 +138,7 @@ class Place:
         newest = {
             "requeststage": RequestStage,
             "vote": Vote,
+            "delegation": Delegation,
             "step": Step,
             "review": Review,
             "event": Event,
@@ -171,6 +195,12 @@ class Place:
                 return {"time_zone": "Europe/Berlin"}
             case "/api/v1/tokens/" | "/settings/tokens/":
                 return {"name": "a script", "scopes": ["read"], "days": 7}
+            case "/api/v1/delegations/" | "/settings/delegations/":
+                ends_at = clock_now() + timedelta(days=1)
+                return {
+                    "delegate": self.world.chen.username,
+                    "ends_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}",
+                }
             case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
                 return {"username": "alice", "password": PASSWORD}
         return {}
@@ -212,7 +242,9 @@ def settle(world: World, clock: Clock) -> Place:
     wish = TokenWish(name="nightly", scopes=["read"], days=7)
     token = tokens.make(world.alice.pk, by=world.alice, wish=wish).row
     review = _looked_back_at(world)
-    return Place(world, world.submit(), grant, stuck, token, review)
+    lending = Lending(delegate=world.chen.username, ends_at=clock_now() + timedelta(hours=1))
+    delegation = delegating.delegate(world.alice.pk, by=world.alice, lending=lending)
+    return Place(world, world.submit(), grant, stuck, token, review, delegation)
 
 
 def _opened(world: World, **wish: Any) -> Grant:

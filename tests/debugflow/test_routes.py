@@ -20,6 +20,7 @@ GROUPS = {
         "approvals/accessrequest",
         "approvals/requeststage",
         "approvals/vote",
+        "approvals/delegation",
         "approvals/grant",
         "approvals/step",
         "approvals/review",
@@ -59,6 +60,7 @@ GET  /requests/<pk>/edit/                          in   404  404  200  200  200 
 POST /requests/<pk>/edit/                          in   404  404  302  403  403  403  404  403
 POST /requests/<pk>/comment/                       in   404  404  302  302  302  302  404  302
 POST /requests/<pk>/cancel/                        in   404  404  302  403  403  403  404  403
+POST /requests/<pk>/redraw/                        in   404  404  403  403  403  403  404  302
 GET  /queue/                                       in   200  200  200  200  200  200  200  200
 POST /queue/decide/                                in   302  302  302  302  302  302  302  302
 GET  /audit/                                       in   200  200  200  200  200  200  200  200
@@ -78,6 +80,8 @@ GET  /settings/                                    in   200  200  200  200  200 
 POST /settings/time-zone/                          in   302  302  302  302  302  302  302  302
 POST /settings/tokens/                             in   200  200  200  200  200  200  200  200
 POST /settings/tokens/<pk>/revoke/                 in   404  404  302  404  404  404  404  302
+POST /settings/delegations/                        in   302  302  409  302  302  302  302  302
+POST /settings/delegations/<pk>/end/               in   404  404  302  404  404  404  302  302
 
 # Signing in                                       nob  mal  amir alic bob  olga audi admi ada
 GET  /sign-in/                                     200  302  302  302  302  302  302  302  302
@@ -104,6 +108,7 @@ POST /api/v1/requests/<pk>/vote/                   403  404  404  403  200  403 
 POST /api/v1/requests/<pk>/send-back/              403  404  404  403  200  403  403  404  403
 POST /api/v1/requests/<pk>/edit/                   403  404  404  200  403  403  403  404  403
 POST /api/v1/requests/<pk>/cancel/                 403  404  404  200  403  403  403  404  403
+POST /api/v1/requests/<pk>/redraw/                 403  404  404  403  403  403  403  404  200
 GET  /api/v1/requests/<pk>/comments/               403  404  404  200  200  200  200  404  200
 POST /api/v1/requests/<pk>/comments/               403  404  404  201  201  201  201  404  201
 GET  /api/v1/requests/<pk>/events/                 403  404  404  200  200  200  200  404  200
@@ -118,6 +123,10 @@ POST /api/v1/grants/<pk>/abandon/                  403  404  404  403  403  200 
 GET  /api/v1/reviews/                              403  200  200  200  200  200  200  200  200
 GET  /api/v1/reviews/<pk>/                         403  404  404  200  200  200  200  404  200
 POST /api/v1/reviews/<pk>/                         403  404  404  403  200  403  403  404  403
+GET  /api/v1/delegations/                          403  200  200  200  200  200  200  200  200
+POST /api/v1/delegations/                          403  201  201  409  201  201  201  201  201
+GET  /api/v1/delegations/<pk>/                     403  404  404  200  404  404  404  200  200
+POST /api/v1/delegations/<pk>/end/                 403  404  404  200  404  404  404  200  200
 GET  /api/v1/events/                               403  200  200  200  200  200  200  200  200
 GET  /api/v1/tokens/                               403  200  200  200  200  200  200  200  200
 POST /api/v1/tokens/                               403  201  201  201  201  201  201  201  201

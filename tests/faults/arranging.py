@@ -6,19 +6,24 @@ Each is written into the book, from which what must follow is foretold.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
-from approvals import administration
-from approvals.models import AccessLevel, ExtensionApproval, Policy, Target
-from approvals.states import GrantState
+from approvals import administration, delegating, escalation
+from approvals.delegating import Lending
+from approvals.models import AccessLevel, Delegation, ExtensionApproval, Policy, Target
+from approvals.states import GrantState, RequestState
+from approvals.states import StageState as S
+from audit import clock
 from debugflow.accounts.models import User
 from tests.faults.asking import Asking, people
-from tests.faults.book import LONGER, WORDINGS, Wording
-from tests.faults.ground import publish_wording
+from tests.faults.book import LONGER, WORDINGS, Lent, Wording
+from tests.faults.ground import ESCALATE, REMIND, publish_wording
+from tests.world import HOUR
 
 ADDRESSES = ("orders", "orders", "elsewhere")
 NOT_ENDED = frozenset(GrantState) - {GrantState.ENDED}
@@ -166,6 +171,76 @@ class Arranging(Asking):
                 assert course.row["last_edited_by_id"] == by.pk
                 assert not any(course.counting(stage) for stage in course.stages.values())
                 self.asked_whom_it_must(course)
+
+    @rule(which=people, who=people)
+    def redraw(self, which: int, who: int) -> None:
+        """Today's members are asked, in what has not passed; whoever voted stays."""
+        if not (course := self.asked(which)):
+            return
+        by = self.somebody(who, {self.world.ada.pk})
+        against = self.not_admin(by)
+        if by.pk in (course.row["requester_id"], course.row["beneficiary_id"]):
+            against.add("self_redraw")
+        if course.row["state"] != RequestState.PENDING or self.book.is_over(course, clock.now()):
+            against.add("wrong_state")
+        going_on = [stage for stage in course.round() if stage["state"] in (S.WAITING, S.OPEN)]
+        redraw = partial(escalation.redraw, course.pk, by=by)
+        if self.do("redraw", redraw, against=against, by=by):
+            for stage in (course.stages[one["id"]] for one in going_on):
+                others = set(course.drawn(stage)) - course.counting(stage).keys()
+                assert others == self.book.asked_today(course, stage)
+
+    @rule(
+        who=people,
+        to=people,
+        later=st.sampled_from((0, 0, 600)),
+        seconds=st.sampled_from((300, HOUR, 86400)),
+    )
+    def lend(self, who: int, to: int, later: int, seconds: int) -> None:
+        """Somebody who is asked, mostly, has another vote for them."""
+        groups = (self.book.groups[name] for name in ("dba", "security"))
+        asked = set().union(*(self.book.members[key] for key in groups))
+        by, delegate, now = self.somebody(who, asked), self.somebody(4 * to), clock.now()
+        starts_at = now + timedelta(seconds=later)
+        lent = Lent(by.pk, delegate.pk, starts_at, starts_at + timedelta(seconds=seconds))
+        lending = Lending(
+            delegate=delegate.username, starts_at=lent.starts_at, ends_at=lent.ends_at
+        )
+        lend = partial(delegating.delegate, by.pk, by=by, lending=lending)
+        if self.do("lend", lend, against=self.book.against_lending(lent, now), by=by):
+            self.book.lent[Delegation.objects.latest("pk").pk] = lent
+
+    @precondition(lambda self: self.book.lent)
+    @rule(which=people, who=people)
+    def end_lending(self, which: int, who: int) -> None:
+        pk = sorted(self.book.lent)[which % len(self.book.lent)]
+        lent = self.book.lent[pk]
+        by = self.somebody(who, {lent.person, lent.delegate})
+        against = {"wrong_state"} if lent.ends_at <= clock.now() else set()
+        if by.pk not in (lent.person, lent.delegate) and self.not_admin(by):
+            against.add("not_yours")
+        end = partial(delegating.end_delegation, pk, by=by)
+        if self.do("end a lending", end, against=against, by=by):
+            del self.book.lent[pk]
+
+    @rule(
+        which=people,
+        seconds=st.sampled_from((REMIND, ESCALATE)),
+        leave=st.booleans(),
+        returns=st.booleans(),
+    )
+    def let_wait(self, which: int, seconds: int, leave: bool, returns: bool) -> None:
+        """Time passes over what is open; all whom it could ask may have left, and come back."""
+        course = self.asked(which)
+        if course and leave:
+            for name in ("dba", "security", "owners"):
+                for person in sorted(self.book.members[self.book.groups[name]]):
+                    self.belong(person, name, False)
+        self.forward(seconds)
+        self.sweep()
+        if leave and returns:
+            self.repair()
+            self.sweep()
 
     @rule(who=people)
     def delete(self, who: int) -> None:

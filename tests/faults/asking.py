@@ -7,7 +7,7 @@ What is arranged around them meanwhile is in `arranging`; how a step is made and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 
@@ -146,7 +146,9 @@ class Asking(Watched):
         if who // 4 % 2:
             self.buttons_agree(course, by)
         stage = course.open_stage()
-        voted = bool(stage and by.pk in course.counting(stage))
+        named = "" if against else self.named(course, by.pk, decision)
+        said = course.given(stage) if stage else {}
+        voted = by.pk in said or by.pk in said.values()
         if late and voted:  # a form that was shown before they voted
             against = against | {"voted_already"}
         vote = partial(
@@ -157,14 +159,25 @@ class Asking(Watched):
             scope_hash=course.row["scope_hash"],
             comment="So be it.",
             replaces=0 if late and voted else None,
+            on_behalf_of=named,
         )
         if self.do(f"vote {decision}", vote, against=against, by=by):
+            if course.votes[max(course.votes)]["on_behalf_of_id"]:
+                self.seen["vote for another"] += 1
             self.decided_as_it_must(course, stage)
 
+    def named(self, course: Course, person: int, decision: str) -> str:
+        """For whom somebody says to vote, which they have to where it could be for several."""
+        weighed = self.book.voices(course, person, decision, clock.now())
+        able = [one for one, against in weighed.items() if not against]
+        return "" if len(able) == 1 else str(User.objects.get(pk=able[0]))
+
     def able_to_vote(self, course: Course, who: int, decision: str) -> list[int]:
-        """The first who may and has not done so, counted round from `who`."""
+        """The first who may and has not done so, counted round from `who`; now and then rather one
+        who may for another only."""
         everyone, now, stage = self.everyone(), clock.now(), course.open_stage()
-        said = course.counting(stage) if stage else {}
+        votes = course.live_votes(stage) if stage else []
+        said = {vote["voter_id"]: vote["decision"] for vote in votes}
         turned = everyone[who % len(everyone) :] + everyone[: who % len(everyone)]
         able = (
             one
@@ -172,7 +185,14 @@ class Asking(Watched):
             if said.get(one) != decision
             and not self.book.against_voting(course, one, decision, now)
         )
-        return list(islice(able, 1))
+        if who % 3:
+            return list(islice(able, 1))
+        found = list(able)
+        return [one for one in found if self._only_for_another(course, one, decision)] or found[:1]
+
+    def _only_for_another(self, course: Course, person: int, decision: str) -> bool:
+        weighed = self.book.voices(course, person, decision, clock.now())
+        return weighed.get(person, {"not_eligible"}) != set()
 
     def buttons_agree(self, course: Course, by: User) -> None:
         """Buttons and queue are as foretold, for them and some others."""
@@ -189,10 +209,20 @@ class Asking(Watched):
                 against = self.book.against_voting(course, person.pk, decision, chain.now)
                 self.agrees(f"{decision} {course.pk} by {person}", told[decision], against)
         queued = AccessRequest.objects.all().waiting_for(by).filter(pk=course.pk).exists()
-        voted = any(by.pk in course.counting(stage) for stage in course.round())
+        voted = not self.unheard(course, by.pk, chain.now)
         assert queued or against or voted, f"{course.pk} is missing in {by}'s queue"
         denies = self.book.against_voting(course, by.pk, "deny", chain.now)
         assert not (queued and denies), f"{course.pk} is in {by}'s queue for nothing"
+
+    def unheard(self, course: Course, person: int, now: datetime) -> bool:
+        """Whether there is a vote that somebody could approve with, neither they nor whose it is
+        having voted in this round."""
+        heard = {
+            one for stage in course.round() for pair in course.given(stage).items() for one in pair
+        }
+        weighed = self.book.voices(course, person, "approve", now)
+        able = {one for one, against in weighed.items() if not against}
+        return person not in heard and bool(able - heard)
 
     def decided_as_it_must(self, course: Course, stage: Row | None) -> None:
         """The stage that was voted in is as the oracle says, and the request with it."""

@@ -48,6 +48,19 @@ LONGER: Mapping[str, int] = {
 }
 
 
+@dataclass(frozen=True)
+class Lent:
+    """Somebody's votes, lent within a half-open time."""
+
+    person: int
+    delegate: int
+    starts_at: datetime
+    ends_at: datetime
+
+    def meets(self, starts_at: datetime, ends_at: datetime) -> bool:
+        return self.starts_at < ends_at and self.ends_at > starts_at
+
+
 @dataclass
 class Book:
     """Who is active and a member of what, and what is switched on. Ids throughout."""
@@ -66,6 +79,7 @@ class Book:
     address: str = "orders"
     longer: dict[int, str] = field(default_factory=dict)  # version's id -> whom an extension asks
     grant: Callable[[int], Mapping[str, Any]] = lambda _: {}  # by its id, as witnessed
+    lent: dict[int, Lent] = field(default_factory=dict)  # by the id of the delegation
 
     @property
     def wording(self) -> Wording:
@@ -87,17 +101,24 @@ class Book:
 
     def still(self, course: Course, stage: Mapping[str, Any]) -> dict[int, frozenset[str]]:
         """Of those whom a stage asked, who may decide in it yet."""
+        drawn = course.drawn(stage, self.members)
         return {
-            person: frozenset(group for group in groups if person in self.members[group])
-            for person, groups in course.drawn(stage).items()
+            person: groups
+            for person, groups in drawn.items()
             if person in self.active - course.barred
-            and any(person in self.members[group] for group in groups)
         }
+
+    def asked_today(self, course: Course, stage: Mapping[str, Any]) -> set[int]:
+        """Whom a stage asks after it was drawn anew, those left out who have voted in it."""
+        members = set().union(
+            *(self.members[key] for key in (*stage["minima"], *stage["stand_ins"]))
+        )
+        return (members & self.active) - course.barred - course.counting(stage).keys()
 
     def states(self, course: Course, *, revoting: int | None = None) -> list[StageState]:
         """The present round as the arithmetic is asked about this moment."""
         people = [self.still(course, stage) for stage in course.round()]
-        return course.states(people, revoting=revoting)
+        return course.states(people, revoting=revoting, active=self.active)
 
     def is_over(self, course: Course, now: datetime) -> bool:
         """Whether nobody can decide it any more, whatever its stages say."""
@@ -174,23 +195,83 @@ class Book:
 
     def against_voting(self, course: Course, person: int, decision: str, now: datetime) -> set[str]:
         """Every reason not to count somebody's vote."""
-        stage = course.open_stage()
-        if course.row["state"] != RequestState.PENDING or stage is None:
+        if course.row["state"] != RequestState.PENDING or course.open_stage() is None:
             return {"wrong_state"}
         found = {"wrong_state"} if self.is_over(course, now) else set()
         if person in course.barred:
-            found.add("self_approval")
-        if person not in self.still(course, stage):
+            return found | {"self_approval"}
+        if found or not (weighed := self.voices(course, person, decision, now)):
             return found | {"not_eligible", "wrong_stage"}
+        return set() if set() in weighed.values() else set().union(*weighed.values())
+
+    def voices(
+        self, course: Course, person: int, decision: str, now: datetime
+    ) -> dict[int, set[str]]:
+        """Whose vote somebody could give in the open stage, each with every reason against it;
+        their own alone where there is none against that."""
+        stage = course.open_stage()
+        if stage is None or person not in self.active:
+            return {}
+        asked_ = self.still(course, stage)
+        own = {person: self._against(course, person, person, decision)} if person in asked_ else {}
+        if own.get(person) == set():
+            return own
+        lenders = self.lenders(person, now) & asked_.keys() - {person}
+        return own | {one: self._against(course, one, person, decision) for one in sorted(lenders)}
+
+    def _against(self, course: Course, whose: int, voter: int, decision: str) -> set[str]:
+        stage = course.open_stage()
+        assert stage is not None
+        given = course.given(stage)
+        said_otherwise = any(by == voter and one != whose for one, by in given.items())
+        said_already = voter != whose and given.get(whose, voter) != voter
         passed = [one for one in course.round() if one["state"] == S.PASSED]
-        if any(course.counting(one).get(person) == "approve" for one in passed):
+        found: set[str] = set()
+        if (
+            said_otherwise
+            or said_already
+            or any({whose, voter} & course.used_up(one) for one in passed)
+        ):
             found.add("already_counted")
         if decision == "approve":
             index = course.round().index(stage)
-            before = self.states(course, revoting=person)
-            code = chain_oracle.judge(before, index, person, person)[0]
+            before = self.states(course, revoting=whose)
+            code = chain_oracle.judge(before, index, whose, voter)[0]
             found |= {code} - {"allowed"}
         return found
+
+    def lenders(self, person: int, now: datetime) -> set[int]:
+        """Whose votes somebody may give now: lent to them, or to one of those, three times on."""
+        found: set[int] = set()
+        last = {person}
+        for _ in range(3):
+            last = {
+                one.person
+                for one in self.lent.values()
+                if one.delegate in last & self.active
+                and one.person in self.active
+                and one.starts_at <= now < one.ends_at
+            }
+            found |= last
+        return found - {person}
+
+    def against_lending(self, lent: Lent, now: datetime) -> set[str]:
+        """Every reason not to let somebody lend their votes."""
+        met = [
+            one
+            for one in self.lent.values()
+            if one.ends_at > now and one.meets(lent.starts_at, lent.ends_at)
+        ]
+        reached, last = set[int](), {lent.delegate}
+        while last := {one.delegate for one in met if one.person in last} - reached:
+            reached |= last
+        found = {
+            "invalid": lent.person == lent.delegate
+            or not {lent.person, lent.delegate} <= self.active,
+            "delegated_already": any(one.person == lent.person for one in met),
+            "circle": lent.person in reached,
+        }
+        return {code for code, holds in found.items() if holds}
 
     def becomes(self, course: Course, index: int) -> S:
         """What a stage that was open is to become, by the votes that count in it."""

@@ -29,11 +29,16 @@ MOMENTS = {
     ("grant", "abandoned_at"): "grant.abandoned",
     ("grant", "bridged_at"): "grant.bridged",
     ("vote", "voided_at"): "vote.voided",
+    ("requeststage", "stalled_since"): "requeststage.stalled",
 }
+NUDGED = {"remind": "requeststage.reminded", "escalate": "requeststage.escalated"}
+REVIVED = "requeststage.revived"
 TOLD = {
     *MOVES,
     *BORN.values(),
     *MOMENTS.values(),
+    *NUDGED.values(),
+    REVIVED,
     "vote.replaced",
     "accessrequest.rescoped",
     "grant.extending",
@@ -102,6 +107,11 @@ class Record:
             case "requeststage":
                 self._of_stage[change.pk] = course.pk
                 course.stages[change.pk] = row
+            case "candidate" if change.new is None:
+                gone = (change.was("user_id"), change.was("group_id"))
+                course.candidates[change.was("stage_id")].remove(gone)
+            case "nudge":
+                course.nudges.add((row["stage_id"], row["kind"], row["n"]))
             case "candidate":
                 drawn = course.candidates.setdefault(row["stage_id"], [])
                 drawn.append((row["user_id"], row["group_id"]))
@@ -138,6 +148,11 @@ class Record:
             yield change.xid, "grant.extending", subject, ""
         if change.table == "grant" and change.old and _moved_later(change):
             yield change.xid, "grant.extended", subject, ""
+        if change.table == "nudge":
+            yield change.xid, NUDGED[change.of("kind")], str(change.of("stage_id")), ""
+        if change.table == "requeststage" and change.was("stalled_since"):
+            if change.of("stalled_since") is None:
+                yield change.xid, REVIVED, subject, ""
         for (table, column), action in MOMENTS.items():
             if table == change.table and change.became(column):
                 yield change.xid, action, subject, ""

@@ -5,7 +5,7 @@ Facts, row by row, and nothing that the product computed from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,11 @@ from approvals.states import UNDECIDED
 from approvals.states import StageState as S
 
 Row = dict[str, Any]
+
+
+def whose(vote: Mapping[str, Any]) -> int:
+    """The id of the person whose vote it is."""
+    return int(vote["on_behalf_of_id"] or vote["voter_id"])
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Course:
     votes: dict[int, Row] = field(default_factory=dict)
     grant: Row | None = None
     abandoners: dict[int, str] = field(default_factory=dict)  # person id -> when they asked
+    nudges: set[tuple[int, str, int]] = field(default_factory=set)  # stage id, kind, number
 
     @property
     def pk(self) -> int:
@@ -47,20 +53,42 @@ class Course:
     def open_stage(self) -> Row | None:
         return next((one for one in self.round() if one["state"] == S.OPEN), None)
 
-    def drawn(self, stage: Mapping[str, Any]) -> dict[int, frozenset[str]]:
-        """Candidates of a stage, with the groups that they count as."""
+    def drawn(
+        self, stage: Mapping[str, Any], members: Mapping[str, set[int]] | None = None
+    ) -> dict[int, frozenset[str]]:
+        """Candidates of a stage, with the groups that they count as; those only who are `members`
+        of the group that they were drawn by, where these are given."""
         held: dict[int, set[str]] = {}
         for person, group in self.candidates.get(stage["id"], ()):
+            if members is not None and person not in members[str(group)]:
+                continue
             counts_as = {str(group), *stage["stand_ins"].get(str(group), ())} & set(stage["minima"])
             held.setdefault(person, set()).update(counts_as)
         return {person: frozenset(groups) for person, groups in held.items()}
 
     def counting(self, stage: Mapping[str, Any]) -> dict[int, str]:
-        """Whose vote counts in a stage, and what it says."""
-        return {
-            vote["voter_id"]: vote["decision"]
+        """Whose vote counts in a stage, and what it says, whoever gave it."""
+        return {whose(vote): vote["decision"] for vote in self.live_votes(stage)}
+
+    def given(self, stage: Mapping[str, Any]) -> dict[int, int]:
+        """Who gave the vote of whom, of those that count in a stage: by the id of whose it is."""
+        return {whose(vote): vote["voter_id"] for vote in self.live_votes(stage)}
+
+    def live_votes(self, stage: Mapping[str, Any]) -> list[Row]:
+        return [
+            vote
             for vote in self.votes.values()
             if vote["stage_id"] == stage["id"] and not (vote["replaced_at"] or vote["voided_at"])
+        ]
+
+    def used_up(self, stage: Mapping[str, Any]) -> set[int]:
+        """Whom the votes that count in a stage that has passed have used up."""
+        given = self.given(stage)
+        return {
+            person
+            for one, said in self.counting(stage).items()
+            if said == "approve" or given[one] != one
+            for person in (one, given[one])
         }
 
     def states(
@@ -68,19 +96,31 @@ class Course:
         drawn: Sequence[Mapping[int, frozenset[str]]] | None = None,
         *,
         revoting: int | None = None,
+        active: Collection[int] | None = None,
     ) -> list[StageState]:
-        """The present round as the arithmetic is asked: with other candidates than those drawn, and
-        without the vote that somebody is about to replace, where these are given."""
+        """The present round as the arithmetic is asked: with other candidates than those drawn,
+        without the vote that somebody is about to replace, and, in what has not passed, without
+        what was given by somebody who is not `active`, where these are given."""
         stages = self.round()
         people = drawn if drawn is not None else [self.drawn(stage) for stage in stages]
         return [
-            self._state(stage, held, revoting) for stage, held in zip(stages, people, strict=True)
+            self._state(stage, held, revoting, active)
+            for stage, held in zip(stages, people, strict=True)
         ]
 
     def _state(
-        self, stage: Row, held: Mapping[int, frozenset[str]], revoting: int | None
+        self,
+        stage: Row,
+        held: Mapping[int, frozenset[str]],
+        revoting: int | None,
+        active: Collection[int] | None,
     ) -> StageState:
-        votes = self.counting(stage)
+        given = self.given(stage)
+        votes = {
+            one: said
+            for one, said in self.counting(stage).items()
+            if active is None or stage["state"] == S.PASSED or given[one] in active
+        }
         if revoting is not None and stage["state"] == S.OPEN:
             votes.pop(revoting, None)
         return StageState(
@@ -90,5 +130,6 @@ class Course:
             candidates=held,
             approvals=frozenset(who for who, said in votes.items() if said == "approve"),
             denials=frozenset(who for who, said in votes.items() if said == "deny"),
+            cast_by={one: given[one] for one in votes if given[one] != one},
             passed=stage["state"] in (S.PASSED, S.SKIPPED),
         )

@@ -22,6 +22,8 @@ from tests.faults import witness
 from tests.faults.book import Wording
 from tests.world import World, publish
 
+# Seconds, of every stage that is published here: less than the shortest deadline of one.
+REMIND, ESCALATE = 240, 480
 # Time that passes only when it is moved on: else no life could be lived again as it was.
 STANDING_STILL = """
 CREATE OR REPLACE FUNCTION dbnow() RETURNS timestamptz LANGUAGE sql VOLATILE
@@ -172,6 +174,10 @@ def publish_wording(world: World, wording: Wording, **more: Any) -> PolicyVersio
             total=total,
             deny_quorum=quorum,
             deadline=deadline,
+            remind_every=REMIND,
+            max_reminders=2,
+            escalate_after=ESCALATE,
+            escalation_group=world.groups["owners"],
         )
         for name, minima, total, quorum, deadline in wording
     ]

@@ -14,7 +14,7 @@ from approvals import states
 from approvals.states import GrantState, RequestState
 from approvals.states import StageState as S
 from tests.approvals import chain_oracle
-from tests.faults.course import Course
+from tests.faults.course import Course, whose
 from tests.faults.witness import Change, moment
 
 MACHINES: Mapping[str, Any] = {
@@ -26,7 +26,11 @@ MAY_CHANGE = {
     "accessrequest": {
         "state", "scope_hash", "last_edited_by_id", "round", "decided_at", "decision_note"
     },
-    "requeststage": {"state", "opened_at", "deadline_at"},
+    "requeststage": {
+        "state", "opened_at", "deadline_at", "nudge_at", "escalated_at", "stalled_since",
+        "stand_ins", "group_names",
+    },
+    "nudge": set[str](),
     "candidate": set[str](),
     "vote": {"replaced_at", "voided_at", "void_reason"},
     "abandonment": set[str](),
@@ -50,7 +54,9 @@ def breaches(change: Change, course: Course, everyone: Iterable[Course]) -> Iter
 
 def _wrong(change: Change, course: Course, everyone: Iterable[Course]) -> Iterator[str]:
     if change.new is None:
-        if change.table != "abandonment":
+        if change.table == "candidate":
+            yield from _taken_out(change, course)
+        elif change.table != "abandonment":
             yield "it was deleted"
         return
     if change.old is None:
@@ -97,6 +103,8 @@ def _born(change: Change, course: Course, everyone: Iterable[Course]) -> Iterato
             yield from _granted(change, course)
         case "candidate" if change.of("user_id") in course.barred:
             yield "somebody is asked about themselves"
+        case "nudge":
+            yield from _nudge(change, course)
         case "abandonment" if change.of("person_id") in _askers(course):
             yield "somebody abandons their own access"
 
@@ -115,21 +123,44 @@ def _asked_twice(change: Change, everyone: Iterable[Course]) -> Iterator[str]:
 
 def _vote(change: Change, course: Course) -> Iterator[str]:
     stage, voter = course.stages[change.of("stage_id")], change.of("voter_id")
+    both = {voter, whose(change.new or {})}
     if course.row["state"] != RequestState.PENDING:
         yield f"a vote on a request that is {course.row['state']}"
     if stage != course.open_stage():
         yield "a vote in a stage that is not open"
     if change.of("scope_hash") != course.row["scope_hash"]:
         yield "a vote on another scope than that of the request"
-    if voter in course.barred:
+    if both & course.barred:
         yield "a vote about oneself"
-    if voter not in course.drawn(stage):
+    if whose(change.new or {}) not in course.drawn(stage):
         yield "a vote of somebody who was not asked"
-    if voter in course.counting(stage):
+    if both & {*course.counting(stage), *course.given(stage).values()}:
         yield "a second vote that counts"
     for other in course.round():
-        if other["state"] == S.PASSED and course.counting(other).get(voter) == "approve":
+        if other["state"] == S.PASSED and both & course.used_up(other):
             yield f"a vote of somebody who counted in {other['name']}"
+
+
+def _nudge(change: Change, course: Course) -> Iterator[str]:
+    stage, kind = change.of("stage_id"), change.of("kind")
+    if not course.undecided or course.stages[stage]["state"] != S.OPEN:
+        yield "somebody is reminded of what is not open"
+    given = {n for of, other, n in course.nudges if (of, other) == (stage, kind)}
+    if given and change.of("n") <= max(given):
+        yield f"{kind} {change.of('n')} after {max(given)}"
+    missed = change.of("n") - max(given, default=0) - 1
+    if change.of("skipped") != missed:
+        yield f"{missed} were missed before it"
+    if kind == "escalate" and change.of("n") != 1:
+        yield "a stage escalates twice"
+
+
+def _taken_out(change: Change, course: Course) -> Iterator[str]:
+    stage = course.stages[change.was("stage_id")]
+    if stage["state"] not in (S.WAITING, S.OPEN):
+        yield f"a candidate of a stage that is {stage['state']} was taken out"
+    if change.was("user_id") in course.counting(stage):
+        yield "the author of a vote was taken out"
 
 
 def _granted(change: Change, course: Course) -> Iterator[str]:

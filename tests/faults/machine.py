@@ -158,7 +158,8 @@ class Life(Longer):
     def deadlines(self) -> Iterator[tuple[datetime, Course]]:
         for course in self.record.courses.values():
             stage, grant = course.open_stage(), course.grant or {}
-            told = [course.row["pending_until"], stage and stage["deadline_at"]]
+            told = [course.row["pending_until"]]
+            told += [stage["deadline_at"], stage["nudge_at"]] if stage else []
             if not course.undecided:
                 names = ("opens_at", "activate_before", "open_before", "expires_at", "lease_until")
                 told = [grant[name] for name in names if grant and grant["state"] != G.ENDED]

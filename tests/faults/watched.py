@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from approvals import extending, sweeper
+from approvals import delegating, extending, sweeper, untended
 from approvals.errors import DebugflowError
 from approvals.models import Grant, Step, StepKind
 from approvals.policy import Refusal
@@ -54,6 +54,7 @@ class Watched(RuleBasedStateMachine):
         self.record = Record()
         self.book.grant = self.grant
         self.clock = Clock()
+        self.rounds_made = untended.Rounds()
         self.jobs: list[Any] = []  # claimed, and whoever claimed them is gone or asleep
         self.passwords: dict[int, str] = {}
         self.sessions: list[tuple[int, MemorySession]] = []
@@ -110,6 +111,9 @@ class Watched(RuleBasedStateMachine):
         sweeper.expire_requests()
         sweeper.close_groundless()
         extending.bridge_due()
+        sweeper.nudge()
+        delegating.keep()
+        sweeper.notice_leavers(self.rounds_made)
         sweep_grants()
 
     @invariant()

@@ -21,6 +21,7 @@ WATCHED = (
     "approvals_requeststage",
     "approvals_candidate",
     "approvals_vote",
+    "approvals_nudge",
     "approvals_grant",
     "approvals_abandonment",
 )

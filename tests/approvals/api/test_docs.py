@@ -58,6 +58,8 @@ def sources() -> list[Path]:
         "policy",
         "tokens",
         "answers",
+        "escalation",
+        "delegating",
     )
     return [*(PACKAGE / f"{name}.py" for name in names), *(PACKAGE / "api").glob("*.py")]
 

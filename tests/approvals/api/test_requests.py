@@ -321,3 +321,24 @@ def test_looking_costs_the_same_for_one_row_as_for_25(
     world.vote(request, "bob")
     cost(alice, f"requests/{request.pk}/", 20)
     cost(bob, f"requests/{request.pk}/", 20)
+
+
+def test_an_admin_asks_todays_members(world: World, as_: As):
+    request = submit(as_("alice"), world)
+    world.groups["dba"].user_set.set([world.olga])
+    path = f"requests/{request['id']}/redraw/"
+    problem = refused(as_("bob").post(path), 403, "not_admin")
+    assert "change policies" in problem["detail"]
+    told = as_("ada").post(path).json()
+    assert told["stages"][0]["candidates"] == ["olga"]
+    assert "redraw" in told["permitted_actions"]
+
+
+def test_a_stage_that_nobody_can_decide_says_since_when(world: World, as_: As):
+    request = submit(as_("alice"), world)
+    world.groups["dba"].user_set.clear()
+    as_("ada").post(f"requests/{request['id']}/redraw/")
+    path = f"requests/{request['id']}/"
+    assert as_("alice").get(path).json()["stages"][0]["stalled_since"]
+    (row,) = as_("alice").get("requests/").json()["results"]
+    assert [bool(one["stalled_since"]) for one in row["stages"]] == [True, False]

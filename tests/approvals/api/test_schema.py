@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,11 +23,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from approvals import delegating
 from approvals.api import examples
 from approvals.api.endpoints import Endpoint
 from approvals.api.schema import description
 from approvals.api.urls import urlpatterns
+from approvals.delegating import Lending
 from approvals.models import Grant
+from audit import clock
 from tests.approvals.api.conftest import As, asked, connection_kept, opened, program
 from tests.approvals.api.test_urls import view_of
 from tests.world import World, owe_review
@@ -207,7 +211,9 @@ def test_whatever_alice_sends_she_is_answered_as_described(
     made = alice.get("tokens/").json()["results"][0]["id"]
     ids = {"requests": grant.request_id, "grants": grant.pk, "tokens": made}
     ids |= {"reviews": owe_review(grant).pk}
-    ids |= {"targets": world.target.pk, "levels": world.read.pk}
+    lending = Lending(delegate="amir", ends_at=clock.now() + timedelta(days=1))
+    lent = delegating.delegate(world.alice.pk, by=world.alice, lending=lending)
+    ids |= {"targets": world.target.pk, "levels": world.read.pk, "delegations": lent.pk}
     cookies = {name: morsel.value for name, morsel in alice.client.cookies.items()}
     in_person = {"headers": {"X-CSRFToken": alice.token}, "cookies": cookies}
     by_token = {"headers": {"Authorization": f"Bearer {token.clear}"}}
