@@ -69,6 +69,15 @@ VERBS: Final = (
     "installation.settled",
     "alarm.raised",
     "alarm.ended",
+    "notice.reached_nobody",
+    "delivery.failed",
+    "delivery.resent",
+    "account.notifications_changed",
+    "webhookendpoint.created",
+    "webhookendpoint.changed",
+    "webhookendpoint.secret_rotated",
+    "webhookendpoint.disabled",
+    "webhookendpoint.deleted",
     "secrets.rotated",
     "service.made",
     "token.made",
@@ -100,6 +109,9 @@ REFUSALS: Final = (
     "token.make_refused",
     "token.revoke_refused",
     "token.refused",
+    "notifications.refused",
+    "resend.refused",
+    "webhookendpoint.refused",
 )
 
 declare(*MOVES, *VERBS, *REFUSALS)

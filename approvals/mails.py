@@ -6,8 +6,8 @@ To whom, when and about what is not decided here, and nothing is tried twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from smtplib import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class Letter:
     subject: str
     template: str
     context: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def post(letters: Sequence[Letter], *, within: float) -> list[str]:
@@ -40,19 +41,23 @@ def post(letters: Sequence[Letter], *, within: float) -> list[str]:
     LETTER seconds later the server is not waited for, whatever it is at. Raises nothing that a mail
     server or an address may cause.
     """
+    return list(posting(letters, within=within))
+
+
+def posting(letters: Sequence[Letter], *, within: float) -> Iterator[str]:
+    """The same, each answer as soon as it is known: what is written down at once is sent once."""
     if not settings.EMAIL_HOST:
-        return [NOT_CONFIGURED] * len(letters)
+        yield from [NOT_CONFIGURED] * len(letters)
+        return
     deadline = time.monotonic() + within
     connection = get_connection(within=within + LETTER)
-    answers: list[str] = []
+    why = ""
     try:
         for letter in letters:
-            if why := _unreachable(connection, deadline):
-                return answers + [why] * (len(letters) - len(answers))
-            answers.append(_posted(letter, connection))
+            why = why or _unreachable(connection, deadline)
+            yield why or _posted(letter, connection)
     finally:
         _hang_up(connection)
-    return answers
 
 
 def one_line(text: str) -> str:
@@ -91,7 +96,7 @@ def _message(letter: Letter, connection: BaseEmailBackend) -> EmailMultiAlternat
         body=render_to_string(f"{place}.txt", dict(letter.context)),
         to=[letter.to],
         # RFC 3834: keeps vacation notices from answering.
-        headers={"Auto-Submitted": "auto-generated"},
+        headers={"Auto-Submitted": "auto-generated", **letter.headers},
         connection=connection,
     )
     message.attach_alternative(render_to_string(f"{place}.html", dict(letter.context)), "text/html")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.db import models, transaction
 
 from approvals import secrets
-from approvals.models import Grant, Target
+from approvals.models import Grant, Target, WebhookEndpoint
 from approvals.secrets import SecretUnreadable
 from audit import log
 from audit.log import SYSTEM, Subject
@@ -31,7 +31,7 @@ class _Place:
     filled: Mapping[str, Any]
 
 
-def _write_target(row: Any, sealed: Mapping[str, str]) -> None:
+def _write_all(row: Any, sealed: Mapping[str, str]) -> None:
     row.secrets = dict(sealed)
 
 
@@ -44,7 +44,14 @@ PLACES: Final[Mapping[str, _Place]] = {
         model=Target,
         column="secrets",
         read=lambda row: row.secrets,
-        write=_write_target,
+        write=_write_all,
+        filled={"secrets": {}},
+    ),
+    "webhookendpoint": _Place(
+        model=WebhookEndpoint,
+        column="secrets",
+        read=lambda row: row.secrets,
+        write=_write_all,
         filled={"secrets": {}},
     ),
     "grant": _Place(

@@ -443,6 +443,23 @@ def _not_compared(event: Event, data: dict[str, Any]) -> str:
     return f"failed to compare {event.subject_label} with what it should hold: {error}"
 
 
+def _undelivered(event: Event, data: dict[str, Any]) -> str:
+    error = str(data.get("error") or "no reason given").rstrip(".")
+    return f"gave up telling {_told(data)}: {error}"
+
+
+def _told(data: dict[str, Any]) -> str:
+    return f"{data.get('recipient') or 'somebody'} by {data.get('channel') or 'a message'}"
+
+
+def _resent(event: Event, data: dict[str, Any]) -> str:
+    return f"had a message sent again, to {_told(data)}"
+
+
+def _switched_off(event: Event, data: dict[str, Any]) -> str:
+    return f"switched off the webhook {event.subject_label}: {data.get('because') or 'it is gone'}"
+
+
 def naming(words: str) -> Teller:
     return lambda event, data: f"{words} {event.subject_label}"
 
@@ -525,6 +542,15 @@ TELLERS: Final[dict[str, Teller]] = {
     "alarm.raised": _alarm("raised an alarm"),
     "alarm.ended": _alarm("ended an alarm"),
     "secrets.rotated": _rotated,
+    "notice.reached_nobody": saying("found nobody who could be told of it"),
+    "delivery.failed": _undelivered,
+    "delivery.resent": _resent,
+    "account.notifications_changed": saying("changed how they are told"),
+    "webhookendpoint.created": naming("added the webhook"),
+    "webhookendpoint.changed": naming("changed the webhook"),
+    "webhookendpoint.secret_rotated": naming("made a new secret for the webhook"),
+    "webhookendpoint.disabled": _switched_off,
+    "webhookendpoint.deleted": naming("deleted the webhook"),
     "service.made": naming("made the account of a service,"),
     "token.made": naming("made a token of the API:"),
     "token.revoked": _token_revoked,
@@ -554,4 +580,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "abandon.refused": _refused("abandon it"),
     "reconciliation.refused": _refused("allow a removal"),
     "administration.refused": _refused("change the set-up"),
+    "notifications.refused": _refused("change how somebody is told"),
+    "resend.refused": _refused("have a message sent again"),
+    "webhookendpoint.refused": _refused("change a webhook"),
 }

@@ -73,6 +73,16 @@ class ReviewStanding(models.TextChoices):
     NEEDS_ACTION = ReviewOutcome.NEEDS_ACTION.value, ReviewOutcome.NEEDS_ACTION.label
 
 
+class DeliveryStanding(models.TextChoices):
+    """What has become of one message. Read off its times, so nothing is moved."""
+
+    WAITING = "waiting", "Waiting"
+    RETRYING = "retrying", "Being tried again"
+    SENT = "sent", "Sent"
+    WITHDRAWN = "withdrawn", "Not needed any more"
+    DEAD = "dead", "Given up"
+
+
 Followers = dict[models.TextChoices, frozenset[models.TextChoices]]
 
 R, S, G = RequestState, StageState, GrantState

@@ -40,6 +40,7 @@ from approvals import (
 from approvals.batches import Job
 from approvals.crews import Chore, Crew
 from approvals.models import StepKind
+from approvals.notify import expanding, outbox, working
 from approvals.presence import free_the_dead, presence
 from audit import context
 
@@ -50,6 +51,8 @@ COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
 REVIEWS_EVERY = 30.0  # they are due in hours
+ENDINGS_EVERY = 5.0  # of minutes that are left
+FORGET_EVERY = 600.0
 GROUNDS_EVERY = 5.0  # nothing can be done with such a request meanwhile; it only looks undecided
 NUDGES_EVERY = 2.0
 LEAVERS_EVERY = 5.0
@@ -83,7 +86,7 @@ class Sweeper:
         self._rest = Crew(self.threads, "sweep", batch=TOGETHER)
         self._comparisons = Crew(COMPARISONS, "compare", batch=1)
         told = f"sweep-{self.name}"
-        self._chores = (
+        self._chores: tuple[Chore, ...] = (
             Chore(expire_requests, every=self.interval, name=told),
             Chore(extending.bridge_due, every=self.interval, name=told),
             Chore(close_groundless, every=GROUNDS_EVERY, name=told),
@@ -94,6 +97,10 @@ class Sweeper:
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
             Chore(delegating.keep, every=LEAVERS_EVERY, name=told),
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
+            Chore(outbox.forget_old, every=FORGET_EVERY, name=told),
+            Chore(outbox.note_endings, every=ENDINGS_EVERY, name=told),
+            Chore(expanding.expand_due, every=self.interval, name=told),
+            *(Chore(send, every=self.interval, name=told) for send in working.senders()),
         )
 
     def run(self) -> None:
@@ -108,8 +115,9 @@ class Sweeper:
                 self._wake.wait(self.interval)
             self._wake.clear()
         _here.discard(self)
-        for one in (self._cuts, self._rest, self._comparisons, *self._chores):
-            one.pool.shutdown(wait=True)
+        crews = (self._cuts, self._rest, self._comparisons)
+        for pool in [one.pool for one in crews] + [one.pool for one in self._chores]:
+            pool.shutdown(wait=True)
         self._look(self._stop_beating)
         presence.leave()
 

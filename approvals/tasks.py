@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from celery import Task, shared_task
 
 from approvals import closing, extending, heartbeats, opening, sweeper
+from approvals.notify import working
 from audit import context
 
 
@@ -46,6 +47,13 @@ def close_grant(self: Task, grant_id: int) -> None:  # type: ignore[type-arg]
     with _told(self) as told:
         if not sweeper.wake(told):
             closing.close_grant(grant_id, worker=_worker(self))
+
+
+@shared_task(bind=True, name="approvals.tasks.tell")
+def tell(self: Task, notice_id: int) -> None:  # type: ignore[type-arg]
+    """All that is due, of which this notice is one."""
+    with _told(self):
+        working.tell_due()
 
 
 @shared_task(name=heartbeats.CANARY_TASK)

@@ -4,7 +4,7 @@ Which actions exist is in `actions`, where the work comes from in `context`. Who
 not decided here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,6 +60,19 @@ class _Batch:
 
 
 _batch: ContextVar[_Batch | None] = ContextVar("audit_batch", default=None)
+
+Listener = Callable[[Sequence[Event]], None]
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Have `listener` given the Events just written, still in the transaction that wrote them.
+
+    What it writes stands or falls with them; what it raises undoes them, and the change as well.
+    Those who are there already are not added twice.
+    """
+    if listener not in _listeners:
+        _listeners.append(listener)
 
 
 def _depth() -> int:
@@ -178,6 +191,8 @@ def _write(events: list[Event]) -> None:
         event.canonical = _canonical(event.told())
         event.leaf_hash = leaf_hash(event.canonical)
     Event.objects.append(events)
+    for listener in _listeners if events else ():
+        listener(events)
 
 
 def _next_ids(count: int) -> list[int]:

@@ -52,6 +52,14 @@ MENU: Final = (
         ),
     ),
     (
+        "Notifications",
+        (
+            ("Notices", "notifications", "approvals.notice"),
+            ("Deliveries", "outgoing_mail", "approvals.delivery"),
+            ("Webhooks", "webhook", "approvals.webhookendpoint"),
+        ),
+    ),
+    (
         "Audit",
         (("Events", "history", "audit.event"),),
     ),

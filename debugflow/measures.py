@@ -7,7 +7,7 @@ ended is not counted again each time: the questions cost as much as is open.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any, Final
 
@@ -23,7 +23,16 @@ from prometheus_client.core import (
 )
 
 from approvals import heartbeats, opening, queue, tallies
-from approvals.models import AccessRequest, Alarm, AlarmKind, Grant, Heartbeat, Reconciliation
+from approvals.models import (
+    AccessRequest,
+    Alarm,
+    AlarmKind,
+    Delivery,
+    Grant,
+    Heartbeat,
+    Notice,
+    Reconciliation,
+)
 from approvals.models.targets import Target
 from approvals.states import NOT_ENDED
 from debugflow.health import BROKER_ERRORS
@@ -46,7 +55,7 @@ def take() -> list[Metric]:
     """Measure everything. Raises DatabaseError; a broker that is away is a measurement."""
     with hurried() as connection:
         now = _now(connection)
-        parts = (_grants, _waiting, _processes, _targets)
+        parts = (_grants, _waiting, _messages, _processes, _targets)
         found = [family for part in parts for family in part(now)]
         found += _counted(heartbeats.totals(using=HURRIED))
     return found + list(_broker())
@@ -114,6 +123,22 @@ def _waiting(now: datetime) -> Iterator[Metric]:
     alarms = Alarm.objects.using(HURRIED).filter(ended_at__isnull=True)
     kinds = _counts(alarms, "kind", AlarmKind.values)
     yield _labelled("alarms_open", "Alarms that are not over.", "kind", kinds)
+
+
+def _messages(now: datetime) -> Iterator[Metric]:
+    notices = Notice.objects.using(HURRIED).filter(next_try_at__lte=now)
+    deliveries = Delivery.objects.using(HURRIED).filter(next_try_at__isnull=False)
+    found = [
+        _how_many_since(rows, "next_try_at")
+        for rows in (notices, deliveries.filter(next_try_at__lte=now))
+    ]
+    since = min((since for _, since in found if since), default=None)
+    yield _gauge("messages_due", "Due, and nobody is at it.", sum(many for many, _ in found))
+    yield _gauge("messages_due_oldest_seconds", "Of those, the longest.", _age(now, since))
+    failing = deliveries.exclude(last_error="").count()
+    yield _gauge("messages_failing", "Not taken so far, and tried again.", failing)
+    given_up = Delivery.objects.using(HURRIED).filter(dead_at__gt=now - timedelta(days=1))
+    yield _gauge("messages_given_up", "Within the last day.", given_up.count())
 
 
 def _processes(now: datetime) -> Iterator[Metric]:

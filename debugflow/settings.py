@@ -277,6 +277,7 @@ CELERY_TASK_ROUTES = {
     "approvals.tasks.open_grant": {"queue": "provision"},
     "approvals.tasks.extend_grant": {"queue": "provision"},
     "approvals.tasks.close_grant": {"queue": "revoke"},
+    "approvals.tasks.tell": {"queue": "notify"},
 }
 
 # Seconds between two looks of one sweeper (0.5 to 1).
@@ -303,6 +304,9 @@ EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 5, at_least=1)
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "debugflow@localhost")
 # Where people reach the site: what links in mails begin with.
 SITE_URL = env.text("DEBUGFLOW_SITE_URL", "").rstrip("/")
+
+# Networks that webhooks may be sent to although they are not public, and without TLS as well.
+WEBHOOK_NETWORKS = env.networks("DEBUGFLOW_WEBHOOK_NETWORKS")
 
 # What whoever reads /metrics has to show; without one nobody may.
 METRICS_TOKEN = env.text("DEBUGFLOW_METRICS_TOKEN", "")

@@ -17,6 +17,7 @@ urlpatterns = [
     path("password/", accounts.Password.as_view(), name="password"),
     path("settings/", own.show, name="settings"),
     path("settings/time-zone/", own.set_time_zone, name="settings-time-zone"),
+    path("settings/notifications/", own.set_notifications, name="settings-notifications"),
     path("settings/tokens/", own.make_token, name="settings-tokens"),
     path("settings/tokens/<int:pk>/revoke/", own.revoke_token, name="settings-token-revoke"),
     path("settings/delegations/", own.lend, name="settings-delegations"),

@@ -141,11 +141,12 @@ def migrations_url(control: Control) -> str:
 
 # Their tests start servers or processes of their own, however quick each is then.
 SLOW_FOLDERS = ("tests/approvals/provisioning/", "tests/debugflow/embedded/", "tests/faults/")
+COMMITS = "committed"  # the database is cloned anew after each
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if item.nodeid.startswith(SLOW_FOLDERS):
+        if item.nodeid.startswith(SLOW_FOLDERS) or COMMITS in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:

@@ -57,6 +57,7 @@ def test_there_are_two_servers_and_five_of_our_own():
     assert services().keys() == OURS | SERVERS
 
 
+@pytest.mark.slow
 def test_each_secret_that_leads_to_more_has_as_few_holders_as_can_be():
     assert holders("postgres_password") == {"postgres", "prepare"}
     assert holders("migrator_password") == {"prepare", "migrate"}
@@ -89,6 +90,7 @@ def test_no_secret_is_in_an_environment_or_on_a_command_line():
         assert "PASSWORD" not in str(service.get("command", ""))
 
 
+@pytest.mark.slow
 def test_every_variable_is_one_that_the_product_reads():
     """A misspelt one would be ignored, and its default used instead."""
     read = {variable for path in sources() for variable in read_by(path)}

@@ -120,6 +120,7 @@ def test_a_look_at_a_state_is_none(code: str):
     assert not breaks(writes_state, code)
 
 
+@pytest.mark.slow
 def test_one_file_writes_states():
     """An Event goes with every change, which is what `move` is for."""
     assert offenders(writes_state, but=("approvals/transition.py",)) == []
@@ -131,6 +132,7 @@ def asks_has_perm(node: ast.AST) -> Iterator[ast.AST]:
         yield node
 
 
+@pytest.mark.slow
 def test_has_perm_is_never_asked_about_an_object():
     """It says yes to every superuser, to whom nothing on the object was assigned."""
     assert breaks(asks_has_perm, "person.has_perm('approvals.own_target', target)")
@@ -162,6 +164,7 @@ def tasks_rung() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_whatever_is_rung_for_is_a_task():
     """A misspelt one would be queued and thrown away, and every opening would wait for a sweep."""
     current_app.loader.import_default_modules()
@@ -214,6 +217,7 @@ def test_other_kinds_are_told_apart_as_one_likes(code: str):
     assert not breaks(compares_kind, code)
 
 
+@pytest.mark.slow
 def test_what_differs_between_kinds_is_asked_of_the_kind():
     """Else a kind of somebody else's, added from outside, would be none of the known ones."""
     # A URL's scheme, in env.py, is no kind of target.
@@ -249,6 +253,7 @@ def test_a_reading_of_the_environment_is_noticed(code: str):
     assert breaks(reads_environment, code)
 
 
+@pytest.mark.slow
 def test_the_environment_is_read_where_settings_are_made():
     read = {place.partition(":")[0] for place in offenders(reads_environment)}
     assert {path for path in read if not path.startswith(BEFORE_SETTINGS)} == set(READS_ENVIRONMENT)

@@ -1,8 +1,9 @@
 """The pages of those who set things up. Whatever changes something here goes through a verb.
 
-`targets` and `policies` are changed by `administration`'s verbs; `records` are only looked at.
+`targets` and `policies` are changed by `administration`'s verbs, `webhooks` by those of endpoints;
+`records` and `notices` are only looked at.
 """
 
-from approvals.admin import policies, records, targets
+from approvals.admin import notices, policies, records, targets, webhooks
 
-__all__ = ["policies", "records", "targets"]
+__all__ = ["notices", "policies", "records", "targets", "webhooks"]

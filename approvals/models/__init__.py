@@ -7,6 +7,7 @@ Tokens and answers, of programs that call, stand by themselves.
 from approvals.models.answers import Answer
 from approvals.models.delegations import Delegation
 from approvals.models.grants import Abandonment, Grant, Step, StepKind
+from approvals.models.notices import INBOX, Delivery, Notice, Preferences, WebhookEndpoint
 from approvals.models.operations import (
     Alarm,
     AlarmKind,
@@ -31,6 +32,7 @@ from approvals.models.targets import AccessLevel, Environment, Reach, Risk, Targ
 from approvals.models.tokens import ApiToken, ServiceAccount, TokenKind, TokenScope
 
 __all__ = [
+    "INBOX",
     "Abandonment",
     "AccessLevel",
     "AccessRequest",
@@ -41,16 +43,19 @@ __all__ = [
     "Candidate",
     "Decision",
     "Delegation",
+    "Delivery",
     "Environment",
     "ExtensionApproval",
     "Grant",
     "Heartbeat",
     "Installation",
     "Mention",
+    "Notice",
     "Nudge",
     "NudgeKind",
     "Policy",
     "PolicyVersion",
+    "Preferences",
     "Reach",
     "Reconciliation",
     "RequestKind",
@@ -66,4 +71,5 @@ __all__ = [
     "TokenKind",
     "TokenScope",
     "Vote",
+    "WebhookEndpoint",
 ]

@@ -33,6 +33,7 @@ from approvals.models import (
     Target,
     TokenScope,
 )
+from approvals.notify import inbox
 from approvals.sentences import event_sentence, headline, unspoofed
 from approvals.states import (
     ABANDONED,
@@ -265,6 +266,13 @@ def waiting_count(context: Mapping[str, Any]) -> str:
         request: HttpRequest = context["request"]
         waiting = AccessRequest.objects.waiting_for(viewer(request)).order_by()
         count = waiting[: COUNTED + 1].count()
+    return f"{COUNTED}+" if count > COUNTED else str(count or "")
+
+
+@register.simple_tag(takes_context=True)
+def unread_count(context: Mapping[str, Any]) -> str:
+    """How many entries of the viewer's inbox are new; “99+” where that is many, “” for none."""
+    count = inbox.unread(viewer(context["request"])).order_by()[: COUNTED + 1].count()
     return f"{COUNTED}+" if count > COUNTED else str(count or "")
 
 

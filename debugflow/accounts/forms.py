@@ -12,12 +12,15 @@ from django.utils import timezone
 
 from approvals.delegating import NOTE_MAX, Lending
 from approvals.lengths import lasting
-from approvals.models import TokenScope
+from approvals.models import Preferences, TokenScope
+from approvals.notify import preferences
+from approvals.notify.preferences import Wishes
 from approvals.tokens import NAME_MAX, TokenWish
 
 DAYS: Final = (7, 30, 90)  # what is taken most; the longest that is allowed goes beside them
 USUAL: Final = 30
 DAY: Final = 86400  # seconds
+A_TIME: Final = "Write a time such as 22:00."
 
 
 class VerbForm(forms.Form):
@@ -93,3 +96,32 @@ class TokenForm(VerbForm):
             days=given["days"],
             service=given["service"],
         )
+
+
+class NotificationsForm(VerbForm):
+    """How somebody wishes to be told. What is ticked is on."""
+
+    channels = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    quiet_from = forms.TimeField(required=False, error_messages={"invalid": A_TIME})
+    quiet_until = forms.TimeField(required=False, error_messages={"invalid": A_TIME})
+    digest_at = forms.TimeField(required=False, error_messages={"invalid": A_TIME})
+    unasked = forms.BooleanField(required=False)
+
+    def __init__(self, data: Mapping[str, Any] | None = None, **more: Any) -> None:
+        super().__init__(data, **more)
+        offered = [(one.name, one.label) for one in preferences.optional()]
+        self.fields["channels"].choices = offered  # type: ignore[attr-defined]
+
+    @classmethod
+    def of(cls, said: Preferences) -> NotificationsForm:
+        """As they have it now."""
+        names = [one.name for one in preferences.optional()]
+        on = [name for name in names if name not in said.channels_off]
+        return cls(initial={**said.told(), "channels": on})
+
+    def wishes(self) -> Wishes:
+        """What was wished for, once the form is valid."""
+        given = dict(self.cleaned_data)
+        on = set(given.pop("channels"))
+        off = [one.name for one in preferences.optional() if one.name not in on]
+        return Wishes(channels_off=off, **given)

@@ -1,5 +1,4 @@
-"""One's own settings: the time zone that times are shown in, who votes for one while one is away,
-and the tokens of one's programs."""
+"""One's own settings: time zone, how one is told, who votes while one is away, and tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +16,12 @@ from django.views.decorators.http import require_POST, require_safe
 from approvals import delegating, tokens
 from approvals.errors import Invalid, WrongState
 from approvals.models import ApiToken, TokenKind
+from approvals.notify import preferences
 from approvals.views.viewer import viewer
 from audit import clock
 from audit.zones import zone_of
 from debugflow.accounts import changing, zones
-from debugflow.accounts.forms import LendingForm, TokenForm
+from debugflow.accounts.forms import LendingForm, NotificationsForm, TokenForm
 
 OVER_MOST: Final = 20  # tokens that are over and still shown
 
@@ -42,6 +42,21 @@ def set_time_zone(request: HttpRequest) -> HttpResponse:
         problems = error.fields["time_zone"]
         return _page(request, status=error.status, typed_zone=typed, zone_problems=problems)
     messages.success(request, f"Times are shown in {person.time_zone} from now on.")
+    return redirect("settings")
+
+
+@never_cache
+@require_POST
+def set_notifications(request: HttpRequest) -> HttpResponse:
+    person, form = viewer(request), NotificationsForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=Invalid.status, wishes=form)
+    try:
+        preferences.save(person.pk, by=person, wishes=form.wishes())
+    except Invalid as error:
+        form.take_errors(error.fields, error.message)
+        return _page(request, status=error.status, wishes=form)
+    messages.success(request, "Saved. You are told in this way from now on.")
     return redirect("settings")
 
 
@@ -107,6 +122,7 @@ def _page(request: HttpRequest, *, status: int = 200, **typed: Any) -> HttpRespo
     context = {
         "now": now,
         "zones": zones.offered(),
+        "wishes": NotificationsForm.of(preferences.of([person])[person.pk]),
         "form": TokenForm(initial={"after": newest.pk if newest else 0}),
         "own": _listed(seen.filter(account=person), now),
         "services": _listed(seen.filter(kind=TokenKind.SERVICE), now),

@@ -38,8 +38,11 @@ class Installation:
         port: int,
         out: TextIO,
         target_settings: Mapping[str, str] | None = None,
+        told: Mapping[str, str] | None = None,
     ) -> None:
-        """`port` is the web server's; `target_settings` are the target's PostgreSQL parameters."""
+        """`port` is the web server's; `target_settings` are the target's PostgreSQL parameters;
+        `told` is what our processes find in their environment besides."""
+        self.told = dict(told or {})
         self.directory = make_directory(directory)
         self.runtime = Runtime(directory)
         self.production = Production(directory / "production", settings=target_settings)
@@ -62,7 +65,7 @@ class Installation:
             keep_before_migrating(self.runtime.postgres, DATABASE, to=self.directory / "backups")
             self._manage("migrate", self.runtime.migrations_environment())
             target.result()
-        environment = _child_environment(self.runtime.environment())
+        environment = _child_environment({**self.runtime.environment(), **self.told})
         self._stack.callback(self.processes.stop)
         self.processes.start(environment)
         told = {"DEBUGFLOW_DEMO_TARGET_URL": self.production.admin_url}

@@ -22,7 +22,7 @@ from debugflow.embedded.server import HOST, free_port
 from debugflow.embedded.state import CHECKOUT, EmbeddedError
 from debugflow.embedded.supervisor import Supervisor
 
-WORKERS: Final = {"worker-a": "provision,default", "worker-b": "revoke"}
+WORKERS: Final = {"worker-a": "provision,notify,default", "worker-b": "revoke"}
 READY_WITHIN = 60.0  # seconds; a machine that runs a test suite beside us is slow
 POLL = 0.05  # seconds between two looks
 LOG_TAIL = 25  # lines of a log that an error message shows

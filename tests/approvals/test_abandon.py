@@ -89,6 +89,7 @@ def told(grant: Any, *actions: str) -> list[tuple[str, str]]:
 class TestStuckSince:
     """One work at a time: that of cutting is over when it is cut, whatever cleaning up does."""
 
+    @pytest.mark.slow
     def test_from_the_first_failure_until_it_is_cut(self, world: World, clock: Clock):
         grant = failing(world)
         first = grant.stuck_since
@@ -132,6 +133,7 @@ class TestWhatIsListed:
         rows = {name: getattr(Grant.objects, name)().filter(pk=grant.pk).exists() for name in said}
         assert said == rows == {**dict.fromkeys(said, False), **expected}
 
+    @pytest.mark.slow
     def test_from_open_to_ended(self, world: World, clock: Clock):
         grant = opened(world)
         self.agree(grant)
@@ -259,6 +261,7 @@ class TestWhoMayNotAbandon:
         AccessRequest.objects.filter(pk=stuck.request_id).update(requester=world.olga)
         assert refusal(abandon, stuck, world.olga) == (403, "self_abandon")
 
+    @pytest.mark.slow
     def test_a_superuser_who_holds_it(self, world: World, stuck: Any):
         type(world.alice).objects.filter(pk=world.alice.pk).update(is_superuser=True)
         alice = type(world.alice).objects.get(pk=world.alice.pk)
@@ -283,6 +286,7 @@ class TestWhenItMayNot:
         assert close(grant).state == GrantState.ENDED
         assert refusal(abandon, grant, world.olga) == (409, "wrong_state")
 
+    @pytest.mark.slow
     def test_before_it_has_failed_for_30_seconds(self, world: World, clock: Clock):
         grant = failing(world)
         clock.forward(29)
@@ -305,6 +309,7 @@ class TestWhenItMayNot:
         assert stuck.abandoned_at is None
         assert Abandonment.objects.count() == 1
 
+    @pytest.mark.slow
     def test_a_third_is_told_that_it_is_done(self, world: World, stuck: Any, tara: Any):
         abandon(stuck, world.olga)
         abandon(stuck, world.ada)
@@ -314,6 +319,7 @@ class TestWhenItMayNot:
 
 
 class TestTwoPeople:
+    @pytest.mark.slow
     def test_the_first_asks_and_the_second_abandons_it(self, world: World, stuck: Any):
         abandon(stuck, world.olga, "x" * 300)
         stuck.refresh_from_db()
@@ -331,10 +337,12 @@ class TestTwoPeople:
         last = Event.objects.get(action="grant.abandoned")
         assert (last.data["note"], last.data["others"]) == (WHY, ["olga"])
 
+    @pytest.mark.slow
     def test_staff_who_may_change_targets_count(self, world: World, stuck: Any, tara: Any):
         abandon(stuck, tara)
         assert abandon(stuck, world.olga).is_abandoned
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["left", "lost the target"])
     def test_who_has_left_meanwhile_does_not_count(
         self, world: World, stuck: Any, tara: Any, how: str
@@ -416,6 +424,7 @@ class TestAfterwards:
         grants.try_again(given_up.pk, by=world.olga)
         assert close(given_up).state == GrantState.ENDED
 
+    @pytest.mark.slow
     def test_a_try_that_fails_is_followed_by_an_hour_again(self, world: World, given_up: Any):
         tried = given_up.attempts
         grants.try_again(given_up.pk, by=world.alice)

@@ -34,6 +34,7 @@ def page(client: Client, grant: Grant) -> Any:
     return client.get(f"/grants/{grant.pk}/")
 
 
+@pytest.mark.slow
 def test_whoever_is_told_of_alarms_can_read_what_their_links_lead_to(grant: Grant, tara: Any):
     assert tara in access.administrators()
     shown = page(browser(tara), grant)
@@ -112,6 +113,7 @@ def cost(person: Any, address: str) -> int:
     return len(queries)
 
 
+@pytest.mark.slow
 def test_more_accesses_cost_no_more_questions(world: World, grant: Grant, tara: Any):
     one = [cost(tara, "/grants/?show=all"), cost(tara, f"/grants/{grant.pk}/")]
     for who, level in (("amir", world.read), ("amir", world.write), ("alice", world.write)):

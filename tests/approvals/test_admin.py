@@ -21,12 +21,15 @@ from approvals.delegating import Lending
 from approvals.models import (
     AccessRequest,
     Delegation,
+    Delivery,
     Grant,
+    Notice,
     RequestStage,
     Review,
     Step,
     Vote,
 )
+from approvals.notify import endpoints, expanding
 from approvals.states import GrantState
 from audit import clock
 from audit.models import Event
@@ -34,7 +37,18 @@ from debugflow.accounts.models import User
 from tests.approvals.admin_browser import INLINE, browser, staff, url
 from tests.world import World, owe_review
 
-RECORDS = (AccessRequest, RequestStage, Vote, Delegation, Grant, Step, Review, Event)
+RECORDS = (
+    AccessRequest,
+    RequestStage,
+    Vote,
+    Delegation,
+    Grant,
+    Step,
+    Review,
+    Notice,
+    Delivery,
+    Event,
+)
 PASSWORD = "correct-horse-7Kq"
 
 
@@ -47,6 +61,9 @@ def lived_in(world: World) -> World:
     owe_review(grant)
     lending = Lending(delegate="chen", ends_at=clock.now() + timedelta(days=1))
     delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
+    hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
+    endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
+    expanding.expand_due()
     LogEntry.objects.log_actions(world.ada.pk, [world.target], 2, "Looked after it.")
     return world
 
@@ -109,6 +126,7 @@ def test_no_page_shows_a_secret_clear_or_sealed(lived_in: World):
             assert secret not in response.content.decode(), response.request["PATH_INFO"]
 
 
+@pytest.mark.slow
 def test_nobody_gets_in_without_a_permission(lived_in: World):
     mallory = browser(staff(lived_in.mallory))
     for page in walk(lived_in):
@@ -117,6 +135,7 @@ def test_nobody_gets_in_without_a_permission(lived_in: World):
             assert status in (403, 404), (page, status)
 
 
+@pytest.mark.slow
 def test_neither_strangers_nor_people_who_are_not_staff_get_in(lived_in: World):
     for client in (Client(), browser(lived_in.alice)):
         for page in walk(lived_in):
@@ -125,6 +144,7 @@ def test_neither_strangers_nor_people_who_are_not_staff_get_in(lived_in: World):
             assert "/login/" in response["Location"] or "/sign-in/" in response["Location"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", RECORDS, ids=lambda model: model.__name__)
 def test_records_are_for_looking_only_superusers_included(lived_in: World, model: Any):
     ada, one = browser(lived_in.ada), model._default_manager.order_by("pk").first()
@@ -144,6 +164,7 @@ def test_records_are_for_looking_only_superusers_included(lived_in: World, model
     assert list(model._default_manager.order_by("pk").values()) == before
 
 
+@pytest.mark.slow
 def test_what_is_set_up_has_no_bulk_deletion_around_the_verbs(lived_in: World):
     ada = browser(lived_in.ada)
     for model in ("target", "accesslevel", "policy"):
@@ -178,6 +199,7 @@ def test_searches_and_filters_survive_anything(lived_in: World):
             assert "<script>alert" not in response.content.decode()
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_text(lived_in: World):
     lived_in.policy.refresh_from_db()
     lived_in.policy.name = "<img src=x onerror=alert(1)>"
@@ -190,6 +212,7 @@ def test_names_are_shown_as_text(lived_in: World):
         assert "<b>because" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", RECORDS, ids=lambda model: model.__name__)
 def test_a_longer_list_costs_no_more_queries(lived_in: World, model: Any):
     ada, listing = browser(lived_in.ada), every_page(model)[0]
@@ -203,6 +226,7 @@ def test_a_longer_list_costs_no_more_queries(lived_in: World, model: Any):
     assert len(more) <= len(few)
 
 
+@pytest.mark.slow
 def test_events_are_found_by_thread_and_action_and_say_that_they_are_sound(lived_in: World):
     ada = browser(lived_in.ada)
     request = AccessRequest.objects.get()
@@ -327,6 +351,7 @@ def test_no_filter_tells_a_sealed_secret_bit_by_bit(lived_in: World, model: str,
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 def test_a_grant_in_trouble_is_told_in_words(lived_in: World):
     ada, listing = browser(lived_in.ada), url("grant", "changelist")
     assert "stuck" not in rows(ada.get(listing))
@@ -340,6 +365,7 @@ def rows(listing: Any) -> str:
     return page[page.index('id="result_list"') : page.index("</table>")]
 
 
+@pytest.mark.slow
 def test_names_and_times_read_as_on_the_site(lived_in: World):
     """A name is typed as it is shown, and an incident goes by 24 hours and seconds."""
     ada = browser(lived_in.ada)
@@ -352,6 +378,7 @@ def test_names_and_times_read_as_on_the_site(lived_in: World):
     assert "3600" not in re.sub(r"<pre>.*?</pre>", "", asked, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_group_shows_who_is_in_it_and_a_person_where_they_are(world: World):
     ada = browser(world.ada)
     dba = Group.objects.get(name="dba")

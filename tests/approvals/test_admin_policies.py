@@ -50,6 +50,7 @@ def in_words(version: PolicyVersion) -> str:
     return wording.sentence(loaded, wording.names([loaded]))
 
 
+@pytest.mark.slow
 def test_publishing_what_is_shown_says_the_same_again(ada: Client, world: World):
     publish(
         world,
@@ -98,6 +99,7 @@ def test_publishing_what_is_shown_says_the_same_again(ada: Client, world: World)
     assert Event.objects.filter(action="policy.published").latest("id").actor_name == "ada"
 
 
+@pytest.mark.slow
 def test_longer_access_is_told_in_words(ada: Client, world: World):
     assert wording.clocks(newest(world)) == "Up to 8 h; decided within 24 h, opened within 1 h."
     changes = {
@@ -119,6 +121,7 @@ def test_longer_access_is_told_in_words(ada: Client, world: World):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -137,6 +140,7 @@ def test_longer_access_that_could_not_work_is_not_published(
     assert newest(world) == before
 
 
+@pytest.mark.slow
 def test_the_sentence_says_what_happens_while_a_stage_waits(ada: Client, world: World):
     changes = {
         "stages-0-remind_every": "10 min",
@@ -153,11 +157,13 @@ def test_the_sentence_says_what_happens_while_a_stage_waits(ada: Client, world: 
     )
 
 
+@pytest.mark.slow
 def test_stages_are_asked_in_the_order_of_their_numbers(ada: Client, world: World):
     send(ada, world, **{"stages-0-ORDER": "9", "stages-1-ORDER": "2"})
     assert in_words(newest(world)) == "All requests need 1 of security, then 1 of dba."
 
 
+@pytest.mark.slow
 def test_a_stage_is_added_and_another_deleted(ada: Client, world: World):
     changes = {
         "stages-0-DELETE": "on",
@@ -177,6 +183,7 @@ def test_a_stage_is_added_and_another_deleted(ada: Client, world: World):
     assert [one.deadline for one in version.stages.order_by("order")] == [None, 4 * HOUR]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
@@ -208,6 +215,7 @@ def test_a_wrong_field_of_a_stage_is_named(
     assert newest(world).number == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -231,6 +239,7 @@ def test_what_could_not_work_is_refused_with_the_reason_and_logged(
     assert (refused.actor_name, refused.subject_label) == ("ada", "Production")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -252,6 +261,7 @@ def test_a_wrong_condition_or_clock_is_named(ada: Client, world: World, name: st
     assert newest(world).number == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["100000", "-1", "x", ""])
 def test_a_tampered_number_of_stages_is_refused(ada: Client, world: World, count: str):
     response = send(ada, world, **{"stages-TOTAL_FORMS": count})
@@ -259,6 +269,7 @@ def test_a_tampered_number_of_stages_is_refused(ada: Client, world: World, count
     assert newest(world).number == 1
 
 
+@pytest.mark.slow
 def test_nobody_publishes_over_a_version_they_have_not_seen(ada: Client, world: World):
     stale = form_data(ada, world)
     publish(world, stage(world, "Owners", "owners"))
@@ -267,6 +278,7 @@ def test_nobody_publishes_over_a_version_they_have_not_seen(ada: Client, world: 
     assert in_words(newest(world)) == "All requests need 1 of owners."
 
 
+@pytest.mark.slow
 def test_a_new_policy_says_nothing_until_its_first_version(ada: Client, world: World):
     ada.post(url("policy", "add"), {"name": "Staging", "rank": "5", "enabled": "on"})
     made = Policy.objects.get(name="Staging")
@@ -314,6 +326,7 @@ def test_the_page_lists_every_version_in_words(ada: Client, world: World):
     assert "90 min" in text
 
 
+@pytest.mark.slow
 def test_a_longer_list_of_policies_costs_no_more_queries(ada: Client, world: World):
     listing = url("policy", "changelist")
     ada.get(listing)

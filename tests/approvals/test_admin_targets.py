@@ -114,6 +114,7 @@ def test_a_name_that_is_taken_is_said_in_words(ada: Client):
     assert Event.objects.filter(action="administration.refused", actor_name="ada").count() == 1
 
 
+@pytest.mark.slow
 def test_an_empty_password_keeps_the_stored_one_and_a_new_host_clears_it(ada: Client):
     add_target(ada, config_host="127.0.0.1", config_port="1")
     target = Target.objects.get(name="billing")
@@ -192,6 +193,7 @@ def test_with_more_than_one_kind_ada_chooses_first(ada: Client, shelf: None):
     assert "Which kind of target is it?" in rehearsal
 
 
+@pytest.mark.slow
 def test_every_problem_of_a_level_is_an_entry_of_its_own(ada: Client, world: World, shelf: None):
     page = url("target", "add") + "?kind=shelf"
     ada.post(page, {"name": "shelf", "environment": "staging", "config_name": "shelf"})
@@ -243,6 +245,7 @@ def test_a_form_of_another_site_changes_nothing(world: World):
     assert AccessLevel.objects.filter(pk=world.write.pk).exists()
 
 
+@pytest.mark.slow
 def test_looking_is_not_changing(world: World):
     viewer = browser(staff(world.mallory, "view_target", "view_accesslevel", "view_policy"))
     page = viewer.get(url("target", "change", world.target.pk))
@@ -296,6 +299,7 @@ def test_nobody_unknown_is_given_anything(ada: Client, world: World):
     assert list(GroupObjectPermission.objects.values_list("group", "permission")) == before
 
 
+@pytest.mark.slow
 def test_what_others_refer_to_is_not_deleted_and_the_page_says_what_to_do(
     ada: Client, world: World
 ):
@@ -339,6 +343,7 @@ def add_level(ada: Client, world: World, **changes: str) -> Any:
     return ada.post(page, new_level(**changes), follow=True)
 
 
+@pytest.mark.slow
 def test_a_level_is_added_to_a_target_with_what_its_holder_can_do(ada: Client, world: World):
     add_level(ada, world)
     level = AccessLevel.objects.get(name="audit-read")

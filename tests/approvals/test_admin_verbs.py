@@ -17,6 +17,7 @@ from django.urls import reverse
 
 from approvals import delegating, opening
 from approvals.delegating import Lending
+from approvals.notify import endpoints, expanding
 from audit import clock
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled
@@ -38,6 +39,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "max_duration": "1 h",
     },
     "policy": {"name": "Staging", "rank": "70"},
+    "webhookendpoint": {"name": "pager", "url": "https://pager.example.com/", "facts": ["asked"]},
 }
 """What has to be typed to add one."""
 CHANGED: dict[str, dict[str, Any]] = {
@@ -46,6 +48,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "target": {"description": "Looked after."},
     "accesslevel": {"description": "Looked after."},
     "policy": {"name": "Renamed"},
+    "webhookendpoint": {"name": "renamed"},
 }
 """What changes one. Of whatever is not here every change is refused."""
 
@@ -58,6 +61,9 @@ def lived_in(world: World) -> World:
     owe_review(grant)
     lending = Lending(delegate="chen", ends_at=clock.now() + timedelta(days=1))
     delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
+    hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
+    endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
+    expanding.expand_due()
     return world
 
 
@@ -117,6 +123,7 @@ def one_by_one(model: Any) -> list[str]:
     return [*offered, *map(str, page.actions or ())]
 
 
+@pytest.mark.slow
 def test_whatever_changes_something_leaves_an_event(lived_in: World, monkeypatch: Any):
     monkeypatch.setattr("approvals.provisioning.memory.MemoryProvisioner.rehearsal", False)
     ada, around, done = browser(lived_in.ada), [], set()
@@ -133,6 +140,7 @@ def test_whatever_changes_something_leaves_an_event(lived_in: World, monkeypatch
     assert done - adds_and_changes <= {(name, "delete") for name in ADDED if name != "user"}
 
 
+@pytest.mark.slow
 def test_a_change_around_the_verbs_would_be_noticed(lived_in: World, monkeypatch: Any):
     """One that saves by itself, as Django's own pages do."""
     page: Any = admin.site._registry[type(lived_in.policy)]

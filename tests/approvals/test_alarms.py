@@ -105,6 +105,7 @@ def test_an_access_past_its_end_is_told_to_its_owner_and_the_admins_within_a_min
         assert f"https://debugflow.example.com/grants/{late.pk}/" in said
 
 
+@pytest.mark.slow
 def test_one_that_is_over_before_anybody_was_told_is_told_to_nobody(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -115,6 +116,7 @@ def test_one_that_is_over_before_anybody_was_told_is_told_to_nobody(
     assert actions() == ["alarm.raised", "alarm.ended"]
 
 
+@pytest.mark.slow
 def test_it_is_repeated_every_hour_and_told_once_when_it_is_over(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -145,6 +147,7 @@ def test_each_alarm_is_told_to_the_audit_log_with_what_it_was_about(
     assert ended.data["lasted_s"] >= 25
 
 
+@pytest.mark.slow
 def test_ending_that_fails_becomes_an_alarm_with_its_last_error(
     world: World, clock: Any, mailbox: Mailbox
 ):
@@ -170,6 +173,7 @@ def abandoned(grant: Grant, world: World) -> None:
     Grant.objects.filter(pk=grant.pk).update(abandoned_at=database_clock.now())
 
 
+@pytest.mark.slow
 def test_an_abandoned_one_is_one_alarm_repeated_daily(
     world: World, late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -256,6 +260,7 @@ def test_a_mail_says_how_it_began_since_when_and_what_it_is_by_now(
     assert (now_is.pk, now_is.text) == (began.pk, began.text)
 
 
+@pytest.mark.slow
 def test_two_hundred_at_once_are_one_mail_to_each_that_names_twenty(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -269,6 +274,7 @@ def test_two_hundred_at_once_are_one_mail_to_each_that_names_twenty(
     assert "and 180 more" in said
 
 
+@pytest.mark.slow
 def test_more_of_the_same_is_told_together_ten_minutes_later(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -281,6 +287,7 @@ def test_more_of_the_same_is_told_together_ten_minutes_later(
     assert look(clock, 600) == 0
 
 
+@pytest.mark.slow
 def test_one_that_comes_and_goes_does_not_become_a_flood(
     world: World, clock: Any, mailbox: Mailbox
 ):
@@ -292,6 +299,7 @@ def test_one_that_comes_and_goes_does_not_become_a_flood(
     assert 1 <= len(mailbox.to("olga@example.com")) <= 3
 
 
+@pytest.mark.slow
 def test_only_whoever_owns_the_target_or_administers_is_told(
     world: World, late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -316,6 +324,7 @@ def test_one_address_of_two_people_is_told_once(
     assert look(clock) == 1
 
 
+@pytest.mark.slow
 def test_nobody_to_tell_is_said(world: World, late: Grant, clock: Any, mailbox: Mailbox):
     get_user_model().objects.update(email="")
     assert look(clock) == 0
@@ -324,11 +333,13 @@ def test_nobody_to_tell_is_said(world: World, late: Grant, clock: Any, mailbox: 
     assert alarm.mails == 0
 
 
+@pytest.mark.slow
 def test_without_a_mail_server_the_alarm_says_so(late: Grant, clock: Any):
     assert look(clock) == 0
     assert NOT_CONFIGURED in Alarm.objects.get().last_error
 
 
+@pytest.mark.slow
 def test_whom_the_server_refuses_does_not_keep_the_others_from_being_told(
     late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -341,6 +352,7 @@ def test_whom_the_server_refuses_does_not_keep_the_others_from_being_told(
     assert look(clock, HOUR - 60) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_everything_is_tried_again_ever_more_slowly(
     late: Grant, clock: Any, mailbox: Mailbox, settings: Any
 ):
@@ -361,6 +373,7 @@ def test_a_server_that_refuses_everything_is_tried_again_ever_more_slowly(
     assert (alarm.failures, alarm.last_error, alarm.mails) == (0, "", 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_let_go_of(late: Grant, clock: Any, settings: Any):
     with deaf_server(settings) as listener:
         begun = time.monotonic()
@@ -372,6 +385,7 @@ def test_a_server_that_never_answers_is_let_go_of(late: Grant, clock: Any, setti
     assert "timed out" in Alarm.objects.get().last_error
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_an_answer_is_let_go_of(late: Grant, clock: Any, settings: Any):
     """Its next byte always comes in time, and its answer never."""
     with dripping_server(settings, every=0.2):
@@ -381,6 +395,7 @@ def test_a_server_that_drips_an_answer_is_let_go_of(late: Grant, clock: Any, set
     assert "timed out" in Alarm.objects.get().last_error
 
 
+@pytest.mark.slow
 def test_a_dead_mail_server_is_waited_for_once_not_for_every_target(
     world: World, clock: Any, settings: Any
 ):
@@ -396,6 +411,7 @@ def test_a_dead_mail_server_is_waited_for_once_not_for_every_target(
         assert waiting.count() == 0
 
 
+@pytest.mark.slow
 def test_an_end_that_nobody_can_be_told_of_is_given_up_after_a_day(
     late: Grant, clock: Any, mailbox: Mailbox, settings: Any
 ):
@@ -432,6 +448,7 @@ def test_hostile_text_forges_no_header_and_no_line(
     assert "{{ 7|add:7 }}" in plain
 
 
+@pytest.mark.slow
 def test_a_hostile_address_is_refused_and_the_others_are_told(
     world: World, late: Grant, clock: Any, mailbox: Mailbox
 ):
@@ -448,6 +465,7 @@ def test_other_peoples_text_is_one_printable_line(text: str):
     assert one_line(text).isprintable()
 
 
+@pytest.mark.slow
 def test_a_mail_holds_no_secret(world: World, late: Grant, clock: Any, mailbox: Mailbox):
     look(clock)
     everything = "".join(message.as_string() for _, message in mailbox.taken)
@@ -484,6 +502,7 @@ def in_threads(count: int, work: Any) -> list[Any]:
         return list(pool.map(one, range(count)))
 
 
+@pytest.mark.slow
 def test_four_sweepers_raise_each_alarm_once_and_send_each_mail_once(
     committed: None, world: World, late: Grant, clock: Any, mailbox: Mailbox, caplog: Any
 ):
@@ -512,6 +531,7 @@ def test_an_alarm_keeps_no_cut_waiting_and_waits_for_none(
             cursor.execute("ROLLBACK")
 
 
+@pytest.mark.slow
 def test_one_that_ends_while_its_mail_is_on_its_way_is_told_to_be_over(
     late: Grant, clock: Any, mailbox: Mailbox, monkeypatch: Any
 ):
@@ -528,6 +548,7 @@ def test_one_that_ends_while_its_mail_is_on_its_way_is_told_to_be_over(
     assert [subject.count("over: ") for subject in subjects] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_sender_that_dies_is_followed_by_another(
     late: Grant, clock: Any, mailbox: Mailbox, monkeypatch: Any
 ):
@@ -538,6 +559,7 @@ def test_a_sender_that_dies_is_followed_by_another(
     assert look(clock, 100) == 2
 
 
+@pytest.mark.slow
 def test_a_moment_in_a_mail_is_the_same_for_all(late: Grant, clock: Any, mailbox: Mailbox):
     look(clock)
     said = text_of(mailbox.to("olga@example.com")[0])

@@ -73,6 +73,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> Non
     monkeypatch.setattr(opening.LeasesFence, "hold_many", hold_many)
 
 
+@pytest.mark.slow
 def test_all_open_in_one_go_each_with_its_own_account(world: World):
     made = approved(world, 4)
     assert opening.run_all(claimed())
@@ -92,6 +93,7 @@ def test_all_open_in_one_go_each_with_its_own_account(world: World):
         assert world.server.sign_in(grant.account, shown.password).alive
 
 
+@pytest.mark.slow
 def test_the_ledger_is_asked_no_more_for_twelve_than_for_two(world: World, clock, monkeypatch):
     """The target, kept in memory, is cut and cleaned up together by one call for each."""
     for many, one in (("cut_many", MemoryProvisioner.cut), ("clean_many", MemoryProvisioner.clean)):
@@ -140,6 +142,7 @@ def test_one_that_was_revoked_meanwhile_is_not_opened_and_the_others_are(world: 
     assert Step.objects.get(grant=revoked, kind=OPEN).traces == []
 
 
+@pytest.mark.slow
 def test_one_that_another_took_over_meanwhile_is_not_opened(world: World, monkeypatch):
     made = approved(world, 3)
     jobs, taken = claimed(), made[0]
@@ -151,6 +154,7 @@ def test_one_that_another_took_over_meanwhile_is_not_opened(world: World, monkey
     assert taken.lease == others
 
 
+@pytest.mark.slow
 def test_a_whole_batch_that_comes_too_late_opens_nothing(world: World, clock):
     made = approved(world, 3)
     jobs = claimed()
@@ -160,6 +164,7 @@ def test_a_whole_batch_that_comes_too_late_opens_nothing(world: World, clock):
     assert states(made) == [GrantState.PROVISIONING] * 3
 
 
+@pytest.mark.slow
 def test_one_revoked_after_the_commit_is_not_said_to_be_active(world: World, monkeypatch):
     made = approved(world, 3)
     jobs, activate = claimed(), opening._activate
@@ -198,6 +203,7 @@ def test_a_commit_that_fails_is_made_up_for_one_by_one(world: World):
         assert len(Step.objects.get(grant=grant, kind=OPEN).traces) == 2  # both attempts' marks
 
 
+@pytest.mark.slow
 def test_a_lost_answer_of_many_is_taken_up_by_the_next_attempt(world: World, clock, monkeypatch):
     """The accounts were made, and the worker died before it could say so."""
     made = approved(world, 3)

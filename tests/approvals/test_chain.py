@@ -511,6 +511,7 @@ def described(effect: chain.VoteEffect) -> tuple[str, int | bool | None]:
 
 
 class TestAgainstBruteForce:
+    @pytest.mark.slow
     @given(chains())
     def test_simulate(self, stages: list[StageState]):
         found = simulate(stages)
@@ -522,6 +523,7 @@ class TestAgainstBruteForce:
             assert found.stage == next(at for at, count in enumerate(empty) if count)
             assert sum(part.count for part in found.missing) == empty[found.stage]
 
+    @pytest.mark.slow
     @given(chains(), st.integers(0, 2))
     def test_outcome(self, stages: list[StageState], index: int):
         assume(index < len(stages))
@@ -559,6 +561,7 @@ class TestAgainstBruteForce:
 
         assert described(found) == oracle.judge(stages, index, voter, caster)
 
+    @pytest.mark.slow
     @given(chains(ended=False), st.sampled_from(GROUPS))
     def test_the_groups_named_as_missing_are_exactly_those_whose_newcomer_would_help(
         self, stages: list[StageState], group: str
@@ -593,6 +596,7 @@ def test_an_approval_that_somebody_used_up_gave_for_another_uses_up_nobody():
 
 
 class TestLaws:
+    @pytest.mark.slow
     @given(chains(ended=False))
     def test_never_filled_with_fewer_people_than_slots(self, stages: list[StageState]):
         index = open_stage(stages)
@@ -608,6 +612,7 @@ class TestLaws:
         if len(people) < max(1, len(oracle.slots_of(stages[index]))):
             assert outcome(stages, index).verdict is not Verdict.FILLED
 
+    @pytest.mark.slow
     @given(chains(fillable=True), st.integers(0, 2), st.frozensets(st.sampled_from(GROUPS)))
     def test_one_more_candidate_never_makes_a_fillable_chain_unfillable(
         self, stages: list[StageState], index: int, groups: frozenset[str]
@@ -618,6 +623,7 @@ class TestLaws:
 
         assert simulate(joined).fillable
 
+    @pytest.mark.slow
     @given(chains(ended=False))
     def test_taking_an_approval_away_never_fills(self, stages: list[StageState]):
         stages = [replace(stage, cast_by={}, denials=frozenset()) for stage in stages]
@@ -630,6 +636,7 @@ class TestLaws:
             fewer[index] = replace(stages[index], approvals=stages[index].approvals - {voter})
             assert outcome(fewer, index).verdict is not Verdict.FILLED
 
+    @pytest.mark.slow
     @given(chains(), st.permutations(PEOPLE))
     def test_neither_the_order_of_people_nor_their_ids_matter(
         self, stages: list[StageState], order: list[int]
@@ -655,6 +662,7 @@ class TestLaws:
                 effect = vote_effect(stages, index, person)
                 assert vote_effect(renamed, index, new_id[person]) == effect
 
+    @pytest.mark.slow
     @given(fresh_chains(fillable=True), st.randoms(use_true_random=False))
     def test_whoever_votes_when_allowed_the_chain_never_gets_stuck_and_completes(
         self, stages: list[StageState], chance: random.Random
@@ -671,6 +679,7 @@ class TestLaws:
 
         assert len(votes) == len(set(votes)) >= sum(len(stage.rule.slots) for stage in stages)
 
+    @pytest.mark.slow
     @given(fresh_chains(fillable=True), st.sampled_from(PEOPLE))
     def test_in_a_fillable_chain_needed_later_means_unfillable_afterwards_and_nothing_else(
         self, stages: list[StageState], voter: int

@@ -419,6 +419,7 @@ class TestVotes:
         assert refused_vote(world, request, "olga") == "needed_later"
 
 
+@pytest.mark.slow
 def test_what_the_queue_shows_is_what_the_verb_takes(world: World, clock):
     """Everybody, for every lending: a request waits for exactly those who may deny it."""
     names = ("bob", "carol", "olga", "mallory", "alice", "dora")

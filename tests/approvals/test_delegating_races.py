@@ -21,6 +21,7 @@ from tests.world import World, publish, stage
 pytestmark = pytest.mark.usefixtures("committed")
 
 
+@pytest.mark.slow
 def test_the_delegate_against_whose_vote_it_is(world: World):
     """One vote of bob's counts, and if both gave it, it is his own."""
     publish(world, stage(world, "Two", "dba", minimum=2))
@@ -36,6 +37,7 @@ def test_the_delegate_against_whose_vote_it_is(world: World):
         workflow.cancel(request.pk, by=world.alice)
 
 
+@pytest.mark.slow
 def test_two_delegates_of_one_person(world: World):
     """bob lends to carol, who lends on to olga: one of them gives bob's vote, once."""
     publish(world, stage(world, "Two", "dba", minimum=2))

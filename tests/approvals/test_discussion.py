@@ -99,6 +99,7 @@ class TestMentions:
         assert asked_to_look(world.carol) == []
         assert asked_to_look(world.alice) == [(request.pk, "bob")]
 
+    @pytest.mark.slow
     def test_a_vote_is_an_answer_and_so_is_the_end(self, world: World):
         request = world.submit()
         say(request, world.alice, "@bob @carol please")
@@ -147,6 +148,7 @@ class TestMentions:
 
 
 class TestPages:
+    @pytest.mark.slow
     def test_it_is_said_on_the_page_and_shown_there(self, world: World):
         request = world.submit()
         client = signed_in(world.bob)

@@ -175,6 +175,7 @@ class TestChanging:
         late = partial(edit, world, decided, "amir", reason="Only a look.")
         refused("wrong_state", WrongState, late)
 
+    @pytest.mark.slow
     def test_against_a_vote_at_once_nothing_counts_for_what_was_not_seen(
         self, committed: None, world: World
     ):
@@ -195,6 +196,7 @@ class TestChanging:
 
 
 class TestPages:
+    @pytest.mark.slow
     def test_bob_sends_it_back_and_alice_changes_it(self, world: World):
         alice, bob, request = signed_in(world, "alice"), signed_in(world, "bob"), world.submit()
         address = f"/requests/{request.pk}/"
@@ -231,6 +233,7 @@ class TestPages:
         assert answer["Location"].startswith("/queue/")
 
 
+@pytest.mark.slow
 def test_over_the_api(world: World):
     alice, bob, request = signed_in(world, "alice"), signed_in(world, "bob"), world.submit()
     address = f"/api/v1/requests/{request.pk}/"

@@ -406,6 +406,7 @@ class TestPages:
         answer = signed_in(ready, "alice").post(f"/ask/{ready.read.pk}/emergency/", typed)
         assert answer.status_code == 422
 
+    @pytest.mark.slow
     def test_from_opening_to_the_review(self, ready: World):
         alice, bob = signed_in(ready, "alice"), signed_in(ready, "bob")
         typed = {"reason": REASON, "confirmation": "orders", "password": PASSWORD}
@@ -445,6 +446,7 @@ class TestPages:
 
 
 class TestOverTheApi:
+    @pytest.mark.slow
     def test_it_is_opened_and_looked_back_at(self, ready: World):
         alice, bob = signed_in(ready, "alice"), signed_in(ready, "bob")
         given = {"level": ready.read.pk, "reason": REASON, "confirmation": "orders"}

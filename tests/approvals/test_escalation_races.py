@@ -98,6 +98,7 @@ def test_the_clock_waits_for_nobody(world: World, control: Control, clock):
     assert Nudge.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_drawing_anew_against_a_vote(world: World):
     """dan, who is a member again, is asked in time or refused; nothing is lost or counted twice."""
     publish(world, stage(world, "Database", "dba"))

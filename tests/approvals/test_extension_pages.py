@@ -42,6 +42,7 @@ def ask(client: Any, grant: Any, **more: str) -> Any:
     return client.post(f"/grants/{grant.pk}/extend/", typed, follow=True)
 
 
+@pytest.mark.slow
 def test_before_its_time_the_page_says_from_when(world, grant, sign_in, clock):
     alice = sign_in("alice")
     page = alice.get(f"/grants/{grant.pk}/")
@@ -52,6 +53,7 @@ def test_before_its_time_the_page_says_from_when(world, grant, sign_in, clock):
     assert "Ask for longer" not in text(alice.get("/"))
 
 
+@pytest.mark.slow
 def test_near_its_end_alice_asks_on_the_page(world, grant, sign_in, clock):
     clock.forward(HOUR - WINDOW + 1)
     alice = sign_in("alice")
@@ -69,6 +71,7 @@ def test_near_its_end_alice_asks_on_the_page(world, grant, sign_in, clock):
     assert f"request {request.pk} is not decided yet" in text(alice.get(f"/grants/{grant.pk}/"))
 
 
+@pytest.mark.slow
 def test_what_she_typed_stays_where_it_will_not_do(world, grant, sign_in, clock):
     clock.forward(HOUR - 60)
     alice = sign_in("alice")
@@ -84,6 +87,7 @@ def test_what_she_typed_stays_where_it_will_not_do(world, grant, sign_in, clock)
     assert AccessRequest.objects.get(extends=grant).duration == 45 * 60
 
 
+@pytest.mark.slow
 def test_those_who_decide_read_what_it_is(world, grant, sign_in, clock):
     clock.forward(HOUR - 60)
     ask(sign_in("alice"), grant)
@@ -104,6 +108,7 @@ def test_those_who_decide_read_what_it_is(world, grant, sign_in, clock):
     assert carol.get(f"/grants/{grant.pk}/").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_countdown_follows(world, grant, sign_in, clock):
     clock.forward(HOUR - 60)
     alice = sign_in("alice")
@@ -122,6 +127,7 @@ def test_the_countdown_follows(world, grant, sign_in, clock):
     assert "left of 1 h, extended" in text(alice.get("/grants/"))
 
 
+@pytest.mark.slow
 def test_what_fails_is_said(world, grant, sign_in, clock):
     clock.forward(HOUR - 60)
     alice = sign_in("alice")
@@ -138,6 +144,7 @@ def test_what_fails_is_said(world, grant, sign_in, clock):
     assert "It could not be extended, and ends as shown." in page
 
 
+@pytest.mark.slow
 def test_a_bridge_is_said(world, grant, sign_in, clock):
     clock.forward(HOUR - 20)
     alice = sign_in("alice")
@@ -149,6 +156,7 @@ def test_a_bridge_is_said(world, grant, sign_in, clock):
     assert "bridged" in text(alice.get("/grants/"))
 
 
+@pytest.mark.slow
 def test_where_nobody_is_asked_the_end_moves_at_once(world, sign_in, clock):
     publish(world, **{**LONGER, "extension_approval": ExtensionApproval.NONE})
     grant = opened(world)

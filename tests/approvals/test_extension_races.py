@@ -82,6 +82,7 @@ def told(grant: Grant, action: str) -> int:
     return timeline(f"request:{grant.request_id}").filter(action=action).count()
 
 
+@pytest.mark.slow
 def test_asked_twice_at_once_is_asked_once(world: World):
     for _ in range(TIMES):
         grant = opened(world)
@@ -91,6 +92,7 @@ def test_asked_twice_at_once_is_asked_once(world: World):
         assert AccessRequest.objects.filter(extends=grant).count() == 1
 
 
+@pytest.mark.slow
 def test_two_approvers_extend_once(world: World):
     for _ in range(TIMES):
         grant = opened(world)
@@ -100,6 +102,7 @@ def test_two_approvers_extend_once(world: World):
         assert grant.extended_count == told(grant, "grant.extending") == 1
 
 
+@pytest.mark.slow
 def test_a_decision_against_a_revoke(world: World):
     for _ in range(TIMES):
         grant = opened(world)
@@ -112,6 +115,7 @@ def test_a_decision_against_a_revoke(world: World):
         assert ended(world, grant)
 
 
+@pytest.mark.slow
 def test_an_extension_against_a_revoke(world: World):
     for _ in range(TIMES):
         grant = agreed(world)
@@ -119,6 +123,7 @@ def test_an_extension_against_a_revoke(world: World):
         assert ended(world, grant)
 
 
+@pytest.mark.slow
 def test_an_extension_against_a_release_and_its_closing(world: World):
     for _ in range(TIMES):
         grant = agreed(world)
@@ -131,6 +136,7 @@ def test_an_extension_against_a_release_and_its_closing(world: World):
         assert ended(world, grant)
 
 
+@pytest.mark.slow
 def test_an_extension_against_the_end(world: World):
     for number in range(2 * TIMES):
         grant = agreed(world)
@@ -155,6 +161,7 @@ def test_an_extension_against_the_end(world: World):
         assert ended(world, grant)
 
 
+@pytest.mark.slow
 def test_two_workers_extend_once(world: World):
     for _ in range(TIMES):
         grant = agreed(world)
@@ -166,6 +173,7 @@ def test_two_workers_extend_once(world: World):
         assert world.server.accounts[grant.account].valid_until == grant.expires_at
 
 
+@pytest.mark.slow
 def test_a_second_extension_against_the_first_being_carried_out(world: World):
     """It is refused while that is under way, and counts from the new end afterwards."""
     for _ in range(TIMES):
@@ -182,6 +190,7 @@ def test_a_second_extension_against_the_first_being_carried_out(world: World):
         assert (grant.extended_count, grant.expires_at) == (2, second.wanted_until)
 
 
+@pytest.mark.slow
 def test_a_denial_against_the_bridge(world: World):
     publish(
         world,

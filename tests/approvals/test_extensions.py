@@ -178,6 +178,7 @@ class TestAsking:
         agreed(world, near_end)
         assert refusal(lambda: ask(world, near_end))[0] == "wrong_state"
 
+    @pytest.mark.slow
     def test_as_often_as_the_policy_says(self, world: World, near_end: Any, clock):
         for number in (1, 2):
             agreed(world, near_end, duration=HOUR)
@@ -236,6 +237,7 @@ class TestAsking:
         assert code == "scope_changed"
         assert "level.summary" in message
 
+    @pytest.mark.slow
     def test_whoever_may_not_ask_any_more_may_not_ask_for_more(self, world: World, near_end: Any):
         remove_perm("approvals.request_accesslevel", world.groups["developers"], world.read)
         assert refusal(lambda: ask(world, near_end))[0] == "not_requestable"
@@ -432,6 +434,7 @@ class TestCarryingOut:
         assert "extend" not in world.server.calls
         assert "level.summary" in near_end.last_error
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["release", "revoke", "deactivate", "expire"])
     def test_an_end_during_it_wins(self, world: World, near_end: Any, clock, how):
         agreed(world, near_end)
@@ -674,6 +677,7 @@ class TestDatabase:
         with pytest.raises(DatabaseError, match="opens no access of its own"), transaction.atomic():
             grants.schedule(request, by=world.carol, now=database_clock.now())
 
+    @pytest.mark.slow
     def test_a_skipped_stage_is_no_passed_one(self, world: World, near_end: Any):
         """Law 1: for access itself all have to pass."""
         request = world.submit(level=world.write)

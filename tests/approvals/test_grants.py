@@ -357,6 +357,7 @@ class TestEnding:
 
 
 class TestNeverGivingUp:
+    @pytest.mark.slow
     def test_a_failing_cut_stays_revoking_and_is_tried_within_five_seconds(
         self, world: World, clock
     ):

@@ -95,6 +95,7 @@ def test_two_sweepers_are_two_and_a_silent_one_is_none(clock: Clock):
     assert not heartbeats.sweeping().exists()
 
 
+@pytest.mark.slow
 def test_a_loop_that_stalls_stops_beating(control: Control):
     with sweeping() as sweeper:
         eventually(lambda: beats(sweeper))
@@ -105,6 +106,7 @@ def test_a_loop_that_stalls_stops_beating(control: Control):
         assert beats(sweeper)
 
 
+@pytest.mark.slow
 def test_a_loop_whose_looks_fail_does_not_beat(monkeypatch: pytest.MonkeyPatch):
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a defect")

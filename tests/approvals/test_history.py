@@ -39,6 +39,7 @@ def test_the_first_time_is_called_that(world):
     assert "never had access to this target" in text(page)
 
 
+@pytest.mark.slow
 def test_bob_reads_how_often_alice_was_let_in_and_what_became_of_it(world):
     had(world)
     newest = had(world, revoked=True)
@@ -50,6 +51,7 @@ def test_bob_reads_how_often_alice_was_let_in_and_what_became_of_it(world):
     assert "1 of them taken away early" in text(page)
 
 
+@pytest.mark.slow
 def test_another_target_is_left_out(world):
     had(world)
     stock = Target(name="stock", kind="memory", environment="production", config={"name": "orders"})
@@ -80,6 +82,7 @@ def decided(world: World, clock: Any, *minutes: int) -> None:
         grants.release(asked.grant.pk, by=world.alice)
 
 
+@pytest.mark.slow
 def test_a_few_decisions_make_it_usual_and_fewer_do_not(world, clock):
     page = signed_in(world.amir)
     decided(world, clock, 6, 40)
@@ -101,6 +104,7 @@ def test_what_was_denied_or_decided_under_another_policy_says_nothing(world, clo
     assert history.usual_wait(other) is None
 
 
+@pytest.mark.slow
 def test_bob_approves_at_home(world):
     asked = world.submit()
     bob = signed_in(world.bob)
@@ -119,6 +123,7 @@ def test_bob_approves_at_home(world):
     assert "No one waits for you" in text(answer)
 
 
+@pytest.mark.slow
 def test_home_offers_to_approve_only_what_it_shows_all_of(world):
     start = database_clock.now() + timedelta(days=20)
     hidden = "Look at one slow query." + "\u00a0" * 190 + "And then I export the customers."

@@ -97,6 +97,7 @@ def told_everywhere(world: World) -> Grant:
 PAGES = ["/", "/queue/?show=all", "/grants/?show=all", "/requests/{0}/", "/grants/{1}/"]
 
 
+@pytest.mark.slow
 def test_pages_show_all_of_it_and_nothing_acts(world: World):
     waiting = world.submit("amir", reason=ALL_AT_ONCE)
     grant = told_everywhere(world)
@@ -111,6 +112,7 @@ def test_pages_show_all_of_it_and_nothing_acts(world: World):
     assert [text for text in SEEN_AS_IS if text not in shown] == []
 
 
+@pytest.mark.slow
 def test_the_admin_shows_all_of_it_and_nothing_acts(world: World):
     grant = told_everywhere(world)
     ada = browser(world.ada)

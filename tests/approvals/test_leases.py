@@ -41,6 +41,7 @@ def test_an_end_that_nobody_has_begun_is_for_all(clock, grant, failing):
     assert taken(closing.cuts_due(), failing) == [grant.pk]
 
 
+@pytest.mark.slow
 def test_a_target_that_does_not_fail_is_for_all(world, grant):
     grants.revoke(grant.pk, by=world.bob, reason="Not now.")
     elsewhere = leases.Room(free=9, failing=frozenset({world.target.pk + 1}))

@@ -229,6 +229,7 @@ class TestPages:
     def ada(self, world: World) -> Client:
         return browser(world.ada)
 
+    @pytest.mark.slow
     def test_after_publishing(self, ada: Client, world: World):
         page = ada.get(url("policy", "publish", world.policy.pk))
         stages = page.context["stages"]
@@ -242,6 +243,7 @@ class TestPages:
         listing = ada.get(url("policy", "changelist")).content.decode()
         assert "it lacks 1 of nobody" in listing
 
+    @pytest.mark.slow
     def test_after_a_change_of_rank_of_whatever_policy_it_takes_from(
         self, ada: Client, world: World
     ):
@@ -254,6 +256,7 @@ class TestPages:
         warned = said(ada.post(page, {**data, "rank": "20"}, follow=True))
         assert any("Staging: It never governs a request" in message for message in warned)
 
+    @pytest.mark.slow
     def test_not_of_all_if_many_are(self, ada: Client, world: World):
         for rank in range(20, 27):
             another(world, f"P{rank}", rank)
@@ -263,6 +266,7 @@ class TestPages:
         assert len(warned) == 6
         assert "2 more are told in the list of policies." in warned
 
+    @pytest.mark.slow
     def test_before_publishing_if_she_looks_first(self, ada: Client, world: World):
         page = ada.get(url("policy", "publish", world.policy.pk))
         stages = page.context["stages"]
@@ -282,6 +286,7 @@ class TestPages:
         assert world.policy.versions.count() == 1
         assert Event.objects.count() == events
 
+    @pytest.mark.slow
     def test_what_could_not_be_published_is_refused_in_a_rehearsal_too(
         self, ada: Client, world: World
     ):

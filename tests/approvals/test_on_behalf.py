@@ -73,6 +73,7 @@ def test_the_same_for_the_same_is_asked_once(world: World):
     assert refused("asked_already", WrongState, lambda: world.submit(whom="amir")).details
 
 
+@pytest.mark.slow
 def test_by_page_and_api(world: World):
     alice = signed_in(world, "alice")
     wish = {"duration": "3600", "reason": "Amir has the page.", "whom": "mallory"}

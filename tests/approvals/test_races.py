@@ -144,6 +144,7 @@ def test_vote_against_level_edit(world: World):
             workflow.cancel(request.pk, by=world.alice)
 
 
+@pytest.mark.slow
 def test_submit_against_level_edit(world: World):
     """No request is ever pending with a scope older than its level."""
     for number in range(5):
@@ -178,6 +179,7 @@ def test_two_workers_open_once(world: World):
         grants.release(grant.pk, by=world.alice)
 
 
+@pytest.mark.slow
 def test_revoke_while_opening(world: World):
     """Whichever comes first, nothing is left and the end is told once."""
     for _ in range(5):
@@ -321,6 +323,7 @@ def test_every_change_of_state_has_its_event(world: World, clock):
         assert not [event for event in Event.objects.all() if event.mismatches()]
 
 
+@pytest.mark.slow
 def test_a_target_that_moves_against_an_opening(world: World):
     """Nothing is opened on the old place after the new one is stored, so nothing is forgotten."""
     for number in range(6):

@@ -484,6 +484,7 @@ def test_consent_is_used_up_by_a_try(world: World, held: list[str]):
     assert compare(world).held_back == held
 
 
+@pytest.mark.slow
 def test_grants_that_lost_their_accounts_together_wait(world: World):
     """The target was restored, or the address leads elsewhere."""
     made = [active(world, who, level=lv) for who in ("alice", "amir") for lv in both(world)]
@@ -508,6 +509,7 @@ def test_this_installation_has_one_name_and_knows_its_cluster(world: World):
         installation.restored(installation.ONLY, by=world.ada)
 
 
+@pytest.mark.slow
 def test_after_a_restore_nothing_is_removed_until_somebody_confirms_it(world, clock, unknown):
     lost = active(world)
     compare(world)
@@ -648,6 +650,7 @@ def test_the_command_does_not_run_beside_another_run(world: World):
         command("nowhere")
 
 
+@pytest.mark.slow
 def test_the_targets_page_shows_what_was_found_and_lets_ada_allow_it(world, held):
     ada, page = browser(world.ada), url("target", "change", world.target.pk)
     shown = ada.get(page).content.decode()
@@ -666,6 +669,7 @@ def test_the_targets_page_shows_what_was_found_and_lets_ada_allow_it(world, held
     assert "nothing else" in ada.get(page).content.decode()
 
 
+@pytest.mark.slow
 def test_who_may_only_look_at_a_target_sees_no_button(world: World, held: list[str]):
     bob = browser(staff(world.bob, "view_target"))
     page, allow = (url("target", name, world.target.pk) for name in ("change", "allow"))

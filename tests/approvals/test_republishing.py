@@ -213,6 +213,7 @@ class TestCancelling:
 
 
 class TestInTheAdmin:
+    @pytest.mark.slow
     def test_the_effect_tells_each_request_and_changes_nothing(self, world: World):
         request = world.submit()
         world.vote(request, "bob")

@@ -90,6 +90,7 @@ def test_keys_are_rotated_without_a_moment_of_unreadable_secrets(keys):
         unseal(rotated, **{**PLACE, "key": "8"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unusable", [[], ["too-short"], ["\u00fc" * 44], [""]])
 def test_without_a_usable_key_it_says_how_to_make_one(keys, unusable):
     keys.ENCRYPTION_KEYS = unusable

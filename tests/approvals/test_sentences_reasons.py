@@ -42,6 +42,7 @@ def codes() -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_code_has_words_and_no_other():
     assert sorted(REASONS) == sorted(codes())
 

@@ -93,6 +93,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     assert mailbox.taken == []
 
 
+@pytest.mark.slow
 def test_an_answer_that_drips_is_waited_for_as_one(settings: Any):
     with dripping_server(settings, every=0.1):
         begun = time.monotonic()
@@ -109,6 +110,7 @@ class Slow(Mailbox):
         return await super().handle_RCPT(*args)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_slow_with_each_answer_is_left_when_the_whole_takes_too_long(
     settings: Any,
 ):

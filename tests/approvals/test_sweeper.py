@@ -58,6 +58,7 @@ def state_of(grant: Grant) -> str:
     return str(Grant.objects.values_list("state", flat=True).get(pk=grant.pk))
 
 
+@pytest.mark.slow
 def test_it_opens_and_ends_without_any_bell(world: World, clock):
     grant = world.approved()
     with sweeping():
@@ -74,6 +75,7 @@ def test_it_closes_requests_whose_time_is_over(world: World, clock):
         eventually(lambda: AccessRequest.objects.get(pk=request.pk).state == RequestState.EXPIRED)
 
 
+@pytest.mark.slow
 def test_many_due_at_once_are_each_ended_once(world: World, clock):
     made = [world.approved(who, level=level) for who, level in pairs(world)]
     for grant in made:
@@ -106,6 +108,7 @@ def second_target(world: World) -> tuple[Target, AccessLevel]:
     return target, level
 
 
+@pytest.mark.slow
 def test_a_target_that_hangs_does_not_hold_up_another(world: World, clock, monkeypatch):
     """The dead one has more due than there are threads; the live one is cut all the same."""
     _, level = second_target(world)
@@ -138,6 +141,7 @@ def test_a_target_that_hangs_does_not_hold_up_another(world: World, clock, monke
         eventually(lambda: not Grant.objects.not_ended().exists())
 
 
+@pytest.mark.slow
 def test_cleanups_that_hang_do_not_hold_up_a_cut(world: World, monkeypatch):
     """On the very same target: a clean-up may take long, a cut may not wait for it."""
     hanging = [world.approved("alice", level=level) for level in (world.read, world.write)]
@@ -173,6 +177,7 @@ def test_a_failing_target_gets_one_attempt_at_a_time(world: World):
     assert leases.Room(free=9, in_flight=Counter({8: leases.PER_TARGET})).full() == [8]
 
 
+@pytest.mark.slow
 def test_much_due_at_a_failing_target_does_not_hide_what_is_due_elsewhere(world: World, clock):
     """More than a look reads is due there, all tried before, and its one attempt is under way."""
     _, level = second_target(world)
@@ -200,6 +205,7 @@ def test_what_was_handed_back_was_no_attempt(world: World):
     assert grant.steps.get().attempts == 1
 
 
+@pytest.mark.slow
 def test_it_outlives_its_database_connections(world: World, clock, control: Control):
     grant = world.approved()
     with sweeping():
@@ -216,6 +222,7 @@ def test_it_outlives_its_database_connections(world: World, clock, control: Cont
         eventually(lambda: state_of(grant) == GrantState.ENDED)
 
 
+@pytest.mark.slow
 def test_a_defect_in_one_attempt_stops_nothing_else(world: World, clock, monkeypatch):
     broken, sound = world.approved("alice"), world.approved("amir")
     for grant in (broken, sound):
@@ -248,6 +255,7 @@ def test_effective_state_does_not_wait_for_a_sweeper(world: World, clock):
     assert grants.is_usable(grant, datetime.now(UTC))
 
 
+@pytest.mark.slow
 def test_a_request_that_somebody_holds_locked_stops_nothing(world: World, clock, control: Control):
     """A voter's process that is paused in mid-vote holds a row past its end; all else goes on."""
     held, other = world.submit(), world.submit(level=world.write)
@@ -287,6 +295,7 @@ def test_one_request_that_cannot_be_closed_keeps_no_other_open(world: World, clo
         eventually(lambda: AccessRequest.objects.get(pk=broken.pk).state == RequestState.EXPIRED)
 
 
+@pytest.mark.slow
 def test_a_defect_in_a_look_does_not_end_the_sweeper(world: World, monkeypatch):
     grant = world.approved()
     looks = iter([RuntimeError("can't start new thread"), ValueError("a defect")])
@@ -302,6 +311,7 @@ def test_a_defect_in_a_look_does_not_end_the_sweeper(world: World, monkeypatch):
         eventually(lambda: state_of(grant) == GrantState.ACTIVE)
 
 
+@pytest.mark.slow
 def test_a_defect_in_one_cut_does_not_delay_those_beside_it(world: World, clock, monkeypatch):
     made = [world.approved(who, level=level) for who, level in pairs(world)]
     for grant in made:
@@ -346,6 +356,7 @@ def test_a_long_name_stops_no_worker(world: World):
     assert state_of(grant) == GrantState.ACTIVE
 
 
+@pytest.mark.slow
 def test_it_reminds_escalates_and_notices_who_left(world: World, clock):
     owners = world.groups["owners"]
     times = {"remind_every": 600, "max_reminders": 1, "escalate_after": 1200}

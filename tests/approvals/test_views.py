@@ -26,6 +26,8 @@ from audit.models import Event
 from tests.pages import signed_in, text
 from tests.world import HOUR, World, publish, save_level, stage
 
+# The last two mark as read, and lead on.
+NO_VERBS = ("ask-level", "request-edit", "inbox-entry", "inbox-message")
 HTMX = {"HX-Request": "true"}
 HOSTILE = "<script>alert(1)</script> \u202egpj.exe \U0001f525 " + "x" * 1900
 
@@ -63,6 +65,7 @@ def test_whoever_is_not_signed_in_is_sent_to_sign_in(world, address):
     assert response["Location"].startswith("/sign-in/?next=/")
 
 
+@pytest.mark.slow
 def test_mallory_is_taught_by_empty_pages(sign_in):
     mallory = sign_in("mallory")
     assert "No access is open to you now." in text(mallory.get("/"))
@@ -72,6 +75,7 @@ def test_mallory_is_taught_by_empty_pages(sign_in):
     assert "Nothing is open." in text(mallory.get("/grants/"))
 
 
+@pytest.mark.slow
 def test_what_mallory_may_not_see_does_not_exist_for_her(world, sign_in):
     request, grant = world.submit("amir"), opened(world)
     mallory = sign_in("mallory")
@@ -101,6 +105,7 @@ def test_an_id_that_nothing_has_is_404(sign_in, pk):
     assert alice.get(f"/ask/{pk}/").status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cursor", ["abc", "-1", "9" * 40, "٣", "1e9", "%00"])
 def test_a_made_up_cursor_breaks_nothing(world, sign_in, cursor):
     world.submit()
@@ -109,20 +114,21 @@ def test_a_made_up_cursor_breaks_nothing(world, sign_in, cursor):
         assert sign_in("bob").get(f"{address}{joint}from={cursor}").status_code == 200
 
 
+@pytest.mark.slow
 def test_no_verb_answers_to_get_and_none_acts_without_a_csrf_token(world, sign_in):
     request, grant = world.submit("amir"), opened(world)
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(world.alice)
     patterns = get_resolver("approvals.urls").url_patterns
     names = [str(one.name) for one in patterns if isinstance(one, URLPattern)]
-    forms = {"ask-level", "request-edit"}
-    verbs = [name for name in names if "-" in name and name not in forms]
-    assert len(verbs) == 13
+    verbs = [name for name in names if "-" in name and name not in NO_VERBS]
+    assert len(verbs) == 14
     for address in (
         f"/requests/{request.pk}/vote/",
         f"/requests/{request.pk}/cancel/",
         f"/requests/{request.pk}/send-back/",
         "/queue/decide/",
+        "/inbox/read/",
         f"/grants/{grant.pk}/reveal/",
         f"/grants/{grant.pk}/release/",
         f"/grants/{grant.pk}/revoke/",
@@ -142,6 +148,7 @@ def test_pages_carry_the_strict_policy_and_are_not_kept(world, sign_in):
     assert "no-store" in response["Cache-Control"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["alice", "bob", "olga"])
 def test_no_page_has_an_inline_script_or_style(world, sign_in, who):
     request, grant = world.submit("amir"), opened(world)
@@ -164,6 +171,7 @@ def ask(client: Client, world: World, **typed: str) -> Any:
     return client.post(f"/ask/{world.read.pk}/", data)
 
 
+@pytest.mark.slow
 def test_alice_asks_and_lands_on_her_request(world, sign_in):
     alice = sign_in("alice")
     chosen = text(alice.get("/ask/"))
@@ -197,6 +205,7 @@ def test_an_empty_reason_is_refused_at_its_field(world, sign_in):
     assert 'id="ask-reason-error"' in response.content.decode()
 
 
+@pytest.mark.slow
 def test_asking_twice_shows_the_request_that_there_is(world, sign_in):
     alice = sign_in("alice")
     ask(alice, world)
@@ -255,6 +264,7 @@ def test_the_preview_says_that_it_is_asked_already(world, sign_in):
     assert f'href="/requests/{request.pk}/"' in part.content.decode()
 
 
+@pytest.mark.slow
 def test_bob_then_carol_approve_on_their_pages(world, sign_in):
     request = world.submit()
     bob, carol, alice = sign_in("bob"), sign_in("carol"), sign_in("alice")
@@ -296,6 +306,7 @@ def test_carol_may_not_decide_in_bobs_stage(world, sign_in):
     assert carol.post(f"/requests/{request.pk}/vote/", sent).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_denial_wants_a_reason_and_keeps_the_page(world, sign_in):
     request = world.submit()
     response = vote(sign_in("bob"), request, "deny", comment=" ")
@@ -309,6 +320,7 @@ def test_a_denial_wants_a_reason_and_keeps_the_page(world, sign_in):
     assert "Use the replica." in page
 
 
+@pytest.mark.slow
 def test_the_same_vote_sent_twice_is_counted_once(world, sign_in):
     publish(world, stage(world, "Two", "dba", minimum=2))
     request = world.submit()
@@ -323,6 +335,7 @@ def test_the_same_vote_sent_twice_is_counted_once(world, sign_in):
     assert Vote.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_bob_changes_his_mind_on_purpose(world, sign_in):
     publish(world, stage(world, "Two", "dba", minimum=2))
     request = world.submit()
@@ -391,6 +404,7 @@ def test_a_poll_never_slips_another_scope_under_an_open_form(world, sign_in):
     assert 'name="scope_hash"' not in moved.content.decode()
 
 
+@pytest.mark.slow
 def test_polling_stops_when_all_is_over(world, sign_in):
     grant = opened(world)
     alice = sign_in("alice")
@@ -401,6 +415,7 @@ def test_polling_stops_when_all_is_over(world, sign_in):
         assert "hx-trigger" not in alice.get(address).content.decode()
 
 
+@pytest.mark.slow
 def test_alice_is_shown_the_credential_once_and_nobody_else_is(world, sign_in):
     grant = opened(world)
     for who in ("bob", "olga"):
@@ -453,6 +468,7 @@ def test_alice_releases_once(world, sign_in):
     assert "Closing" in text(again)
 
 
+@pytest.mark.slow
 def test_olga_revokes_with_a_reason_that_alice_reads(world, sign_in):
     grant = opened(world)
     olga = sign_in("olga")
@@ -489,6 +505,7 @@ def test_a_stuck_grant_is_on_top_with_its_error(world, sign_in, stuck):
     assert "Tried 2 times, again in a moment , and so on until it works." in page
 
 
+@pytest.mark.slow
 def test_alice_has_it_tried_now_but_does_not_give_it_up(world, sign_in, stuck):
     alice, path = sign_in("alice"), f"/grants/{stuck.pk}/"
     page = text(alice.get(path))
@@ -509,6 +526,7 @@ def test_alice_has_it_tried_now_but_does_not_give_it_up(world, sign_in, stuck):
     assert "Being tried…" not in page
 
 
+@pytest.mark.slow
 def test_two_give_it_up_and_every_page_says_that_it_is_unsafe(world, sign_in, stuck):
     path = f"/grants/{stuck.pk}/"
     olga, ada, alice = sign_in("olga"), sign_in("ada"), sign_in("alice")
@@ -606,10 +624,10 @@ def test_a_long_queue_is_walked_page_by_page_and_costs_the_same(
 ):
     ask_for_many(world, 60)
     bob = sign_in("bob")
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         first = bob.get("/queue/")
     assert "60 need you" in text(first)
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         everything = bob.get("/queue/?show=all")
     after = re.search(r'rel="next" href="([^"]+)"', first.content.decode())
     assert after
@@ -620,6 +638,7 @@ def test_a_long_queue_is_walked_page_by_page_and_costs_the_same(
     assert 'rel="next"' not in rest.content.decode()
 
 
+@pytest.mark.slow
 def test_no_page_asks_the_database_too_much(world, sign_in, django_assert_max_num_queries):
     for who in ("alice", "amir"):
         opened(world, who)
@@ -632,13 +651,14 @@ def test_no_page_asks_the_database_too_much(world, sign_in, django_assert_max_nu
             assert client.get("/").status_code == 200
         with django_assert_max_num_queries(20):
             assert client.get(f"/requests/{request.pk}/").status_code == 200
-        with django_assert_max_num_queries(15):
+        with django_assert_max_num_queries(16):
             assert client.get("/grants/?show=all").status_code == 200
     bob = sign_in("bob")
     with django_assert_max_num_queries(20):
         assert bob.get(f"/requests/{waiting.pk}/").status_code == 200
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_does_nothing(world, sign_in):
     world.alice.username = "<b>alice</b>\u202e"
     world.alice.save()
@@ -727,6 +747,7 @@ def test_a_level_that_is_switched_off_says_so_where_one_would_look_for_it(world,
     assert "Not to be had now" not in text(sign_in("mallory").get("/ask/"))
 
 
+@pytest.mark.slow
 def test_olga_finds_a_grant_by_words_of_its_target_its_level_and_its_holder(world, sign_in):
     opened(world)
     opened(world, "amir")

@@ -295,3 +295,42 @@ def test_what_a_savepoint_in_a_batch_rolled_back_is_not_told():
             _tell_and_fail(1)
         log.record("story.told", actor=SYSTEM, subject=REQUEST, number=2)
     assert [event.data["number"] for event in Event.objects.all()] == [2]
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The ids of what a listener was given, each time."""
+    given: list[list[str]] = []
+    monkeypatch.setattr(log, "_listeners", [])
+
+    def listener(events: Any) -> None:
+        assert connection.in_atomic_block
+        given.append([str(event.data["what"]) for event in events if event.pk])
+
+    log.listen(listener)
+    log.listen(listener)
+    return given
+
+
+@pytest.mark.django_db
+def test_a_listener_is_given_what_was_written_once_and_together(heard: list[list[str]]):
+    with transaction.atomic():
+        told(what="alone")
+        with log.batch():
+            told(what="first")
+            told(what="second")
+        with log.batch():
+            pass
+    assert heard == [["alone"], ["first", "second"]]
+
+
+@pytest.mark.django_db
+def test_what_a_listener_raises_undoes_the_change(monkeypatch: pytest.MonkeyPatch):
+    def refuses(events: Any) -> None:
+        raise Refused
+
+    monkeypatch.setattr(log, "_listeners", [refuses])
+    before = Event.objects.count()
+    with pytest.raises(Refused), transaction.atomic():
+        told(what="never")
+    assert Event.objects.count() == before

@@ -161,6 +161,7 @@ class TestFinding:
         assert hostile not in body
         assert "&lt;img" in body
 
+    @pytest.mark.slow
     def test_one_page_after_the_other_without_gaps(self, world: World, auditor: Client):
         actor, subject = Actor("user", "0", "zoe"), Subject("target", "0", "there")
         with log.batch():
@@ -204,6 +205,7 @@ class TestFinding:
 
 
 class TestWhoSeesWhat:
+    @pytest.mark.slow
     def test_strangers_see_what_is_theirs_and_nothing_else(self, world: World):
         world.submit("alice")
         own = world.submit("amir")
@@ -214,6 +216,7 @@ class TestWhoSeesWhat:
         assert sentences(signed_in(world.mallory)) == []
         assert sentences(signed_in(world.mallory), "target:orders") == []
 
+    @pytest.mark.slow
     def test_owners_and_auditors_of_a_target_see_all_that_was_asked_there(self, world: World):
         request = world.submit("alice")
         assign_perm("audit_target", world.mallory, world.target)
@@ -223,6 +226,7 @@ class TestWhoSeesWhat:
             assert sentences(client, "action:target")
             assert sentences(client, "action:policy") == []
 
+    @pytest.mark.slow
     def test_where_somebody_sits_only_auditors_see(self, world: World, auditor: Client):
         with context.bind(request_id="r1", address="192.0.2.7", agent="Netscape/4"):
             request = world.submit("alice")

@@ -17,6 +17,7 @@ import django
 
 from debugflow.embedded.installation import DEMO, Installation
 from debugflow.embedded.state import scratch
+from tests.bench.mail import MailServer
 
 OUTPUT = Path("bench.json")
 # Room for two hundred holders at once, and for each of them a probe.
@@ -42,29 +43,38 @@ class Figure:
 
 def main() -> int:
     with scratch() as directory:
-        site = Installation(directory, port=0, out=sys.stderr, target_settings=TARGET_SETTINGS)
+        mail = MailServer()
+        site = Installation(
+            directory,
+            port=0,
+            out=sys.stderr,
+            target_settings=TARGET_SETTINGS,
+            told=mail.environment,
+        )
         try:
             site.start()
             os.environ |= site.runtime.environment() | DEMO | {"LOG_LEVEL": "ERROR"}
             os.environ["DJANGO_SETTINGS_MODULE"] = "debugflow.settings"
             django.setup()
-            figures = _measure(site)
+            figures = _measure(site, mail)
         finally:
             site.stop()
+            mail.stop()
     OUTPUT.write_text(json.dumps([figure.row() for figure in figures], indent=2) + "\n")
     _table(figures)
     return 0
 
 
-def _measure(site: Installation) -> list[Figure]:
+def _measure(site: Installation, mail: MailServer) -> list[Figure]:
     # Django's models can be imported only now that it is set up.
-    from tests.bench import access, api, cycles, endings, growth, queue, votes
+    from tests.bench import access, api, cycles, endings, growth, notices, queue, votes
 
     parts: dict[str, Callable[[], list[Figure]]] = {
         "votes": lambda: votes.measure(Figure),
         "access": lambda: access.measure(Figure),
         "endings": lambda: endings.measure(site, Figure),
         "cycles": lambda: cycles.measure(site, Figure),
+        "notices": lambda: notices.measure(mail, Figure),
         "growth": lambda: growth.measure(site, Figure),  # these come last: they fill the database
         "queue": lambda: queue.measure(site, Figure),
         "api": lambda: api.measure(site, Figure),

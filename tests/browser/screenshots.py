@@ -55,6 +55,11 @@ ADMIN = {
     "requests": "approvals/accessrequest/",
     "request": "approvals/accessrequest/1/change/",
     "grants": "approvals/grant/",
+    "notices": "approvals/notice/",
+    "deliveries": "approvals/delivery/",
+    "delivery": "approvals/delivery/1/change/",
+    "webhooks": "approvals/webhookendpoint/",
+    "webhook": "approvals/webhookendpoint/add/",
     "events": "audit/event/",
     "event": "audit/event/1/change/",
 }
@@ -167,6 +172,9 @@ def _shots(story: Story) -> Iterator[Shot]:
     yield Shot("bob", "home", "/")
     yield Shot("bob", "queue", "/queue/", whole=False)
     yield Shot("bob", "request", story.waiting)
+    yield Shot("bob", "inbox", "/inbox/")
+    yield Shot("alice", "inbox", "/inbox/")
+    yield Shot("mallory", "inbox", "/inbox/")
     yield Shot("carol", "home", "/")
     yield Shot("mallory", "home", "/")
     yield Shot("mallory", "queue", "/queue/")

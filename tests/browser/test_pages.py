@@ -69,7 +69,15 @@ def look_at(person: Person, *addresses: str) -> list[str]:
 def test_who_asks_sees_nothing_wrong(people: People, scene: Scene):
     alice = people("alice")
     found = look_at(
-        alice, "/", "/ask/", scene.level, scene.denied, scene.ended, scene.waiting, "/queue/"
+        alice,
+        "/",
+        "/inbox/",
+        "/ask/",
+        scene.level,
+        scene.denied,
+        scene.ended,
+        scene.waiting,
+        "/queue/",
     )
     found += look_at(alice, "/grants/", "/audit/", "/audit/?q=actor:bob", "/audit/?q=acter:bob")
     found += look_at(alice, "/settings/", "/password/", "/requests/999/", "/admin/", scene.open)
@@ -80,7 +88,16 @@ def test_who_asks_sees_nothing_wrong(people: People, scene: Scene):
 
 def test_who_decides_sees_nothing_wrong(people: People, scene: Scene):
     bob = people("bob")
-    found = look_at(bob, "/", "/ask/", "/grants/?show=all", scene.waiting, "/queue/")
+    found = look_at(
+        bob,
+        "/",
+        "/inbox/",
+        "/inbox/?show=new",
+        "/ask/",
+        "/grants/?show=all",
+        scene.waiting,
+        "/queue/",
+    )
     bob.page.get_by_role("button", name=re.compile("^Deny")).first.click()
     bob.page.get_by_text("Say why").first.wait_for()
     assert found + problems(bob) == []
@@ -89,7 +106,7 @@ def test_who_decides_sees_nothing_wrong(people: People, scene: Scene):
 @pytest.mark.parametrize("name", ["carol", "mallory", "olga", "ada"])
 def test_nor_does_anyone_else(people: People, scene: Scene, name: str):
     person = people(name)
-    found = look_at(person, "/", "/ask/", "/queue/", "/grants/?show=all", "/audit/")
+    found = look_at(person, "/", "/inbox/", "/ask/", "/queue/", "/grants/?show=all", "/audit/")
     assert found + look_at(person, scene.open, scene.waiting) == []
 
 

@@ -24,12 +24,16 @@ from approvals.models import (
     AccessRequest,
     ApiToken,
     Delegation,
+    Delivery,
     Grant,
+    Notice,
     RequestStage,
     Review,
     Step,
     Vote,
+    WebhookEndpoint,
 )
+from approvals.notify import endpoints, expanding, inbox
 from approvals.tokens import TokenWish
 from audit.clock import now as clock_now
 from audit.models import Event
@@ -45,16 +49,10 @@ EXPRESSIONS = {
     "/api/v1/": "/api/v1/<anything>",
 }
 SEES_RECORDS = (
-    "accessrequest",
-    "requeststage",
-    "vote",
-    "delegation",
-    "grant",
-    "step",
-    "review",
-    "event",
+    *("accessrequest", "requeststage", "vote", "delegation", "grant", "step", "review"),
+    *("notice", "delivery", "event"),
 )
-SETS_UP = ("target", "accesslevel", "policy")
+SETS_UP = ("target", "accesslevel", "policy", "webhookendpoint")
 PASSWORD = "a long password"
 # Access may be extended from its beginning on.
 LONGER: dict[str, Any] = {
@@ -86,8 +84,8 @@ class Place:
     """A world in which there is something behind every address, and a person in every role.
 
     alice has one request that waits for bob's vote, one access that is open and one that cannot be
-    closed, and nobody has looked back at her emergency yet. The auditor reads records and
-    recordings; the administrator sets up what can be asked.
+    closed, and nobody has looked back at her emergency yet; all have been told. The auditor reads
+    records and recordings; the administrator sets up what can be asked.
     """
 
     world: World
@@ -97,6 +95,7 @@ class Place:
     token: ApiToken
     review: Review
     delegation: Delegation
+    told: Delivery
 
     def address(self, route: str) -> str:
         """Where a browser would go for `route`."""
@@ -106,6 +105,8 @@ class Place:
         match name:
             case "pk":
                 return str(self._numbers(route)[route.removeprefix("/api/v1").split("/")[1]])
+            case "signed":
+                return inbox.sign(inbox.entries(self.world.bob).latest("pk").pk)
             case "id" | "object_id":
                 return str(self._objects()[route.split("/")[3]])
             case "content_type_id":
@@ -130,6 +131,7 @@ class Place:
             "tokens": self.token.pk,
             "settings": self.delegation.pk if "/delegations/" in route else self.token.pk,
             "delegations": self.delegation.pk,
+            "inbox": self.told.pk,
         }
 
     def _objects(self) -> dict[str, int]:
@@ -141,12 +143,15 @@ class Place:
             "delegation": Delegation,
             "step": Step,
             "review": Review,
+            "notice": Notice,
+            "delivery": Delivery,
             "event": Event,
         }
         return {
             "target": world.target.pk,
             "accesslevel": world.read.pk,
             "policy": world.policy.pk,
+            "webhookendpoint": WebhookEndpoint.objects.get().pk,
             "accessrequest": self.waiting.pk,
             "grant": self.grant.pk,
             "user": world.bob.pk,
@@ -244,7 +249,12 @@ def settle(world: World, clock: Clock) -> Place:
     review = _looked_back_at(world)
     lending = Lending(delegate=world.chen.username, ends_at=clock_now() + timedelta(hours=1))
     delegation = delegating.delegate(world.alice.pk, by=world.alice, lending=lending)
-    return Place(world, world.submit(), grant, stuck, token, review, delegation)
+    hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
+    endpoints.save(0, by=world.ada, wish=hears)
+    waiting = world.submit()
+    expanding.expand_due()
+    told = inbox.entries(world.alice).latest("pk")
+    return Place(world, waiting, grant, stuck, token, review, delegation, told)
 
 
 def _opened(world: World, **wish: Any) -> Grant:

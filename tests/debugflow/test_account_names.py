@@ -44,6 +44,7 @@ def test_only_a_superuser_gives_one(world):
     assert not Event.objects.filter(action="account.renamed").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(RESERVED), "DebugFlow"])
 def test_nobody_is_called_what_the_log_calls_others(world, name):
     answer = saved(world.ada, world.bob, username=name)

@@ -27,6 +27,7 @@ def lend(client: Client, **more: str) -> str:
     return text(client.post("/settings/delegations/", typed(**more), follow=True))
 
 
+@pytest.mark.slow
 def test_bob_arranges_it_and_both_read_it(world: World, bob: Client):
     page = lend(bob, note="On the beach.")
     assert "Arranged. olga can vote for you in that time." in page
@@ -82,6 +83,7 @@ def test_either_ends_it(world: World, bob: Client):
     assert bob.post(address).status_code == 409
 
 
+@pytest.mark.slow
 def test_olga_decides_for_bob_and_pages_say_so(world: World, bob: Client):
     publish(world, stage(world, "Two", "dba", minimum=2))
     lend(bob)
@@ -99,6 +101,7 @@ def test_olga_decides_for_bob_and_pages_say_so(world: World, bob: Client):
     assert "olga approved for you; you may change that" in text(bob.get(f"/requests/{request.pk}/"))
 
 
+@pytest.mark.slow
 def test_of_several_she_chooses(world: World, bob: Client):
     lend(bob)
     lend(signed_in(world.dan))

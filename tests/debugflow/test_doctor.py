@@ -96,7 +96,7 @@ def beating(worker: str = "", **options: Any) -> Heart:
 def test_all_is_well_where_all_is_well(world: World, control: Control, valkey: EmbeddedValkey):
     # The worker compares the target with the ledger, and in its process nobody made this level.
     administration.delete(world.write, by=world.ada)
-    with worker(control, valkey, queues="default,provision,revoke"):
+    with worker(control, valkey, queues="default,notify,provision,revoke"):
         eventually(heartbeats.serving().exists)
         fine, said = told("doctor")
     assert "NOT" not in said
@@ -110,7 +110,7 @@ def test_a_queue_that_nobody_takes_from_and_a_broker_that_forgets(
 ):
     with redis.Redis.from_url(valkey.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
-    with worker(control, valkey, queues="default,provision"):
+    with worker(control, valkey, queues="default,notify,provision"):
         eventually(heartbeats.serving().exists)
         found = wrong()
     assert [line for line in found if "queue" in line] == ["Nobody takes from the queue revoke."]

@@ -208,6 +208,7 @@ def test_what_is_no_network_is_refused_with_an_example(given, value):
         env.networks(NAME)
 
 
+@pytest.mark.slow
 def test_a_command_without_its_settings_says_which_in_one_line():
     """Whoever runs `doctor` to see what is missing must not be shown a traceback."""
     run = subprocess.run(

@@ -166,6 +166,7 @@ def test_a_database_that_is_away_is_told_within_a_moment(client: Client):
     assert (status, word, set(checks.values())) == (503, "failing", {False})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_servers_that_never_answer_hold_nobody_up(client: Client, monkeypatch: pytest.MonkeyPatch):
     with black_hole() as hole, database_at(hole):
@@ -179,6 +180,7 @@ def test_servers_that_never_answer_hold_nobody_up(client: Client, monkeypatch: p
     assert client.get("/health/live").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_a_table_that_somebody_has_locked_holds_nobody_up(client: Client, control: Control):
     with control.superuser(DATABASE) as other, other.transaction():
@@ -203,6 +205,7 @@ def stopped_while_asking(server: Any) -> int:
     raise AssertionError("nobody asked")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_a_database_that_stops_in_the_middle_of_an_answer_holds_nobody_up_and_is_asked_anew(
     client: Client, control: Control, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +234,7 @@ def test_a_database_that_stops_in_the_middle_of_an_answer_holds_nobody_up_and_is
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_a_broker_that_is_stopped_holds_nobody_up_and_is_found_again(
     client: Client, monkeypatch: pytest.MonkeyPatch, valkey: EmbeddedValkey
@@ -262,6 +266,7 @@ def test_it_says_nothing_of_hosts_names_or_versions(client: Client, control: Con
         assert secret not in told
 
 
+@pytest.mark.slow
 def test_a_flood_costs_one_question(monkeypatch: pytest.MonkeyPatch):
     asked: list[int] = []
 
@@ -314,6 +319,7 @@ def test_the_hurried_connection_leaves_nothing_behind():
     assert connection.connection is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_the_hurried_connection_gives_up_by_itself():
     """Or each question to a server that never answers would leave a thread behind."""

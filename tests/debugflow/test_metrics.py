@@ -16,6 +16,7 @@ from approvals import closing, grants, heartbeats, opening
 from approvals.errors import ProvisionError
 from approvals.heartbeats import Heart
 from approvals.models import Alarm, AlarmKind, Grant, Heartbeat, Reconciliation
+from approvals.notify import working
 from audit import clock as database
 from debugflow import measures, metrics
 from debugflow.embedded.runtime import APP
@@ -109,6 +110,7 @@ def test_nobody_on_the_way_keeps_a_scrape_or_a_refusal(client: Client, settings:
     assert {answer["Cache-Control"] for answer in answers} == {"no-store"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("committed")
 def test_a_database_that_never_answers_is_a_failed_scrape(client: Client):
     with black_hole() as hole, database_at(hole):
@@ -167,6 +169,27 @@ def test_a_request_that_waits_for_people_grows_old(client: Client, world: World,
     assert 100 <= told["requests_pending_oldest_seconds", ()] < 130
     world.vote(request, "bob", "deny")
     assert scraped(client)["requests_pending", ()] == 0
+
+
+@pytest.mark.usefixtures("committed")
+def test_messages_that_are_due_fail_and_are_given_up(
+    client: Client, world: World, clock: Clock, settings: Any
+):
+    settings.EMAIL_BACKEND = "approvals.smtp.Backend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", 1, 1
+    world.approved()
+    clock.forward(30)
+    told = scraped(client)
+    assert told["messages_due", ()] > 5
+    assert told["messages_due_oldest_seconds", ()] >= 30
+    working.tell_due()
+    told = scraped(client)
+    assert told["messages_due", ()] == 0
+    assert (told["messages_failing", ()], told["messages_given_up", ()]) == (1, 0)
+    clock.forward(2 * 86400)
+    working.tell_due()
+    told = scraped(client)
+    assert (told["messages_failing", ()], told["messages_given_up", ()]) == (0, 1)
 
 
 @pytest.mark.usefixtures("committed")
@@ -329,4 +352,4 @@ def test_the_page_lists_every_metric_and_no_other():
 
 @pytest.mark.usefixtures("committed")
 def test_the_queues_that_are_measured_are_those_that_are_used():
-    assert measures.queues() == ["default", "provision", "revoke"]
+    assert measures.queues() == ["default", "notify", "provision", "revoke"]

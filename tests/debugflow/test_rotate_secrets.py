@@ -207,6 +207,7 @@ def copied(control: Control) -> bytes:
     return b"".join(rows)
 
 
+@pytest.mark.slow
 def test_whatever_is_sealed_is_rotated():
     """A table that begins to hold secrets has to be looked after here as well."""
     sealed = set()

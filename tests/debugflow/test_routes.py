@@ -24,9 +24,12 @@ GROUPS = {
         "approvals/grant",
         "approvals/step",
         "approvals/review",
+        "approvals/notice",
+        "approvals/delivery",
         "audit/event",
     ),
     "{set-up}": ("approvals/policy", "approvals/target", "approvals/accesslevel"),
+    "{hook}": ("approvals/webhookendpoint",),
     "{held}": ("approvals/target", "approvals/accesslevel"),
     "{people}": ("accounts/user", "auth/group"),
 }
@@ -63,6 +66,10 @@ POST /requests/<pk>/cancel/                        in   404  404  302  403  403 
 POST /requests/<pk>/redraw/                        in   404  404  403  403  403  403  404  302
 GET  /queue/                                       in   200  200  200  200  200  200  200  200
 POST /queue/decide/                                in   302  302  302  302  302  302  302  302
+GET  /inbox/                                       in   200  200  200  200  200  200  200  200
+GET  /inbox/<pk>/                                  in   404  404  302  404  404  404  404  404
+GET  /inbox/from/<signed>/                         in   302  302  302  302  302  302  302  302
+POST /inbox/read/                                  in   302  302  302  302  302  302  302  302
 GET  /audit/                                       in   200  200  200  200  200  200  200  200
 GET  /reviews/                                     in   200  200  200  200  200  200  200  200
 POST /reviews/<pk>/                                in   404  404  403  302  403  403  404  403
@@ -78,6 +85,7 @@ POST /grants/<pk>/abandon/                         in   404  404  403  403  302 
 # One's own settings                               nob  mal  amir alic bob  olga audi admi ada
 GET  /settings/                                    in   200  200  200  200  200  200  200  200
 POST /settings/time-zone/                          in   302  302  302  302  302  302  302  302
+POST /settings/notifications/                      in   302  302  302  302  302  302  302  302
 POST /settings/tokens/                             in   200  200  200  200  200  200  200  200
 POST /settings/tokens/<pk>/revoke/                 in   404  404  302  404  404  404  404  302
 POST /settings/delegations/                        in   302  302  409  302  302  302  302  302
@@ -190,6 +198,22 @@ GET  /admin/approvals/target/<object_id>/test/     in   desk desk desk desk desk
 POST /admin/approvals/target/<object_id>/test/     in   desk desk desk desk desk 403  200  200
 GET  /admin/approvals/target/<object_id>/allow/    in   desk desk desk desk desk 403  302  302
 POST /admin/approvals/target/<object_id>/allow/    in   desk desk desk desk desk 403  302  302
+GET  /admin/approvals/delivery/<object_id>/resend/ in   desk desk desk desk desk 302  403  302
+POST /admin/approvals/delivery/<object_id>/resend/ in   desk desk desk desk desk 302  403  302
+GET  /admin/{hook}/                                in   desk desk desk desk desk 403  200  200
+GET  /admin/{hook}/add/                            in   desk desk desk desk desk 403  200  200
+GET  /admin/{hook}/<object_id>/history/            in   desk desk desk desk desk 403  200  200
+GET  /admin/{hook}/<object_id>/delete/             in   desk desk desk desk desk 403  200  200
+GET  /admin/{hook}/<object_id>/change/             in   desk desk desk desk desk 403  200  200
+GET  /admin/{hook}/<object_id>/                    in   desk desk desk desk desk 302  302  302
+POST /admin/{hook}/                                in   desk desk desk desk desk 403  200  200
+POST /admin/{hook}/add/                            in   desk desk desk desk desk 403  200  200
+POST /admin/{hook}/<object_id>/history/            in   desk desk desk desk desk 403  200  200
+POST /admin/{hook}/<object_id>/delete/             in   desk desk desk desk desk 403  302  302
+POST /admin/{hook}/<object_id>/change/             in   desk desk desk desk desk 403  200  200
+POST /admin/{hook}/<object_id>/                    in   desk desk desk desk desk 302  302  302
+GET  /admin/{hook}/<object_id>/secret/             in   desk desk desk desk desk 403  302  302
+POST /admin/{hook}/<object_id>/secret/             in   desk desk desk desk desk 403  200  200
 GET  /admin/{held}/<object_id>/holders/           in   desk desk desk desk desk 403  200  200
 POST /admin/{held}/<object_id>/holders/           in   desk desk desk desk desk 403  302  302
 GET  /admin/accounts/user/<id>/password/           in   desk desk desk desk desk 403  403  200

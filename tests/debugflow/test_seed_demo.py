@@ -41,6 +41,7 @@ def person(name: str) -> User:
     return get_user_model().objects.get(username=name)
 
 
+@pytest.mark.slow
 def test_everybody_is_there_and_can_sign_in(seed):
     seed()
     for name in cast.PEOPLE:
@@ -51,6 +52,7 @@ def test_everybody_is_there_and_can_sign_in(seed):
     assert [who for who in cast.PEOPLE if person(who).is_superuser] == [cast.ADMIN]
 
 
+@pytest.mark.slow
 def test_alice_may_ask_and_is_told_whom_mallory_and_ada_may_not(seed):
     seed()
     level = AccessLevel.objects.get(name=cast.READ_ONLY)
@@ -77,6 +79,7 @@ def test_the_target_answers_with_the_secret_that_was_stored(seed, production):
     ]
 
 
+@pytest.mark.slow
 def test_a_second_time_changes_nothing(seed):
     seed()
     rows: list[type[Model]] = [
@@ -93,6 +96,7 @@ def test_a_second_time_changes_nothing(seed):
     assert [list(model._default_manager.order_by("pk").values()) for model in rows] == before
 
 
+@pytest.mark.slow
 def test_a_target_that_has_moved_is_followed(seed, production, monkeypatch):
     seed()
     target = Target.objects.get()

@@ -13,8 +13,10 @@ from django.db import connection, connections, transaction
 from django.test import Client
 
 from approvals import tokens
-from approvals.errors import NotAllowed, WrongState
+from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import ApiToken
+from approvals.notify import preferences
+from approvals.notify.preferences import Wishes
 from approvals.tokens import TokenWish
 from audit.models import Event
 from debugflow.accounts import changing, zones
@@ -41,6 +43,63 @@ def made(client: Client, **changes: Any) -> str:
 
 def calls(clear: str) -> Any:
     return Client().get("/api/v1/tokens/this/", headers={"Authorization": f"Bearer {clear}"})
+
+
+class TestNotifications:
+    SENT = {"channels": ["email"], "quiet_from": "22:00", "quiet_until": "07:00"}
+
+    def test_alice_says_how_she_is_told(self, world: World):
+        alice = signed_in(world.alice)
+        sent = {"quiet_from": "22:00", "quiet_until": "07:00", "digest_at": "9:00", "unasked": "on"}
+        answer = alice.post("/settings/notifications/", sent)
+        assert (answer.status_code, answer["Location"]) == (302, "/settings/")
+        page = alice.get("/settings/").content.decode()
+        for field in ("quiet_from", "quiet_until", "digest_at"):
+            assert f'name="{field}" value="{sent[field].zfill(5)}"' in page
+        assert 'name="unasked" id="id_unasked" checked' in page
+        assert 'value="email" id="id_channels_0" checked' not in page
+        (event,) = events("account.notifications_changed")
+        assert (event.actor_name, event.subject_label) == ("alice", "alice")
+        assert event.data["after"]["channels_off"] == ["email"]
+
+    def test_what_is_the_same_is_no_event(self, world: World):
+        alice = signed_in(world.alice)
+        for _ in range(2):
+            assert alice.post("/settings/notifications/", self.SENT).status_code == 302
+        assert len(events("account.notifications_changed")) == 1
+
+    def test_from_nothing_everything_is_on(self, world: World):
+        page = signed_in(world.alice).get("/settings/").content.decode()
+        assert 'value="email" id="id_channels_0" checked' in page
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"quiet_until": ""}, "Give both, from when and until when, or neither."),
+            ({"quiet_until": "22:00"}, "This is the whole day."),
+            ({"digest_at": "soon"}, "Write a time such as 22:00."),
+            ({"channels": ["pigeon"]}, "pigeon is not one of the available choices"),
+        ],
+    )
+    def test_what_makes_no_sense_is_explained_and_kept(
+        self, world: World, changes: dict[str, Any], told: str
+    ):
+        alice = signed_in(world.alice)
+        answer = alice.post("/settings/notifications/", {**self.SENT, **changes})
+        assert answer.status_code == 422
+        assert told in text(answer)
+        assert 'name="quiet_from" value="22:00"' in answer.content.decode()
+        assert events("account.notifications_changed") == []
+
+    def test_nobody_sets_another_persons(self, world: World):
+        with pytest.raises(NotAllowed):
+            preferences.save(world.bob.pk, by=world.ada, wishes=Wishes(channels_off=["email"]))
+        (event,) = events("notifications.refused")
+        assert (event.actor_name, event.data["code"]) == ("ada", "not_yours")
+
+    def test_the_inbox_cannot_be_switched_off(self, world: World):
+        with pytest.raises(Invalid):
+            preferences.save(world.bob.pk, by=world.bob, wishes=Wishes(channels_off=["inbox"]))
 
 
 class TestTimeZone:
@@ -194,6 +253,7 @@ class TestTokens:
         assert alice.post("/settings/tokens/", WISH).status_code == 422
         made(alice, days="14")
 
+    @pytest.mark.slow
     def test_not_more_than_so_many(self, world: World):
         alice = signed_in(world.alice)
         for number in range(tokens.LIVE_MOST):
@@ -215,6 +275,7 @@ class TestTokens:
         assert "You have no token that works." in page
         assert "1 that is over" in page
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["mallory", "bob"])
     def test_anothers_are_neither_listed_nor_revoked(self, world: World, name: str):
         clear = made(signed_in(world.alice))
@@ -292,6 +353,7 @@ class TestANewPassword:
         assert self.change(alice).status_code == 302
         assert calls(clear).status_code == 200
 
+    @pytest.mark.slow
     def test_and_ends_them_if_one_does(self, world: World):
         alice = signed_in(world.alice)
         dead = [made(alice, name="one"), made(alice, name="two")]

@@ -74,6 +74,7 @@ def test_one_more_try_comes_back_with_time_and_only_one(world: World, clock: Clo
     assert sign_in().status_code == 429
 
 
+@pytest.mark.slow
 def test_tries_without_a_slot_cost_none(world: World, clock: Clock):
     use_up()
     for _ in range(20):
@@ -82,6 +83,7 @@ def test_tries_without_a_slot_cost_none(world: World, clock: Clock):
     assert sign_in(RIGHT).status_code == 302
 
 
+@pytest.mark.slow
 def test_right_passwords_do_not_count(world: World):
     for _ in range(ACCOUNT.slots + 2):
         assert sign_in(RIGHT).status_code == 302
@@ -132,6 +134,7 @@ def test_the_cookie_of_a_known_browser_signs_nobody_in(world: World):
     assert thief.get("/").status_code == 302
 
 
+@pytest.mark.slow
 def test_an_address_takes_so_many_wrong_passwords_at_whatever_accounts(world: World):
     for number in range(ADDRESS.slots):
         assert sign_in(who=f"guess-{number}").status_code == 200
@@ -142,6 +145,7 @@ def test_an_address_takes_so_many_wrong_passwords_at_whatever_accounts(world: Wo
     assert throttled() == [("bob", "address")]
 
 
+@pytest.mark.slow
 def test_an_ipv6_customer_has_one_address(world: World):
     for number in range(ADDRESS.slots):
         sign_in(who=f"guess-{number}", at=f"2001:db8:0:1::{number:x}")
@@ -155,6 +159,7 @@ def test_another_spelling_is_no_fresh_counter(world: World, spelling: str):
     assert sign_in(who=spelling).status_code == 429
 
 
+@pytest.mark.slow
 def test_unknown_and_inactive_accounts_are_limited_in_the_same_words(world: World):
     world.amir.is_active = False
     world.amir.save()

@@ -37,9 +37,13 @@ BEFORE_TOKENS = {"/health/live", "/health/ready"}
 CHANGES_ON_A_LOOK = {
     "django_session": "who is signed in, and messages that were shown",
 }
-# Whoever searches the log is in it.
+# Whoever searches the log is in it, and what somebody has opened is not new to them any more.
 TOLD_OF_A_LOOK = {
-    "alice": {"/audit/: audit_event", "/api/v1/events/: audit_event"},
+    "alice": {
+        "/audit/: audit_event",
+        "/api/v1/events/: audit_event",
+        "/inbox/<pk>/: approvals_delivery",
+    },
     "ada": {
         "/audit/: audit_event",
         "/api/v1/events/: audit_event",
@@ -81,6 +85,7 @@ class TestALook:
             changed += [f"{route}: {table}" for table in before if before[table] != after[table]]
         assert set(changed) == TOLD_OF_A_LOOK[who]
 
+    @pytest.mark.slow
     def test_a_change_of_a_row_would_be_noticed(self, place: Place):
         before = rows()
         place.world.alice.time_zone = "Europe/Berlin"
@@ -194,12 +199,14 @@ class TestRedirects:
         answer.headers["Location"] = where.replace("\n", "\t").replace("\x08", "")
         assert leads_elsewhere(answer) is (where != "/%09/evil.example.com/")
 
+    @pytest.mark.slow
     def test_one_is_led_to_where_one_wanted_to_go_here(self, place: Place):
         wanted = {"query_params": {"next": "/grants/"}}
         answer = place.send(signed_in(place, "nobody"), "POST", "/sign-in/", **wanted)
         assert answer["Location"] == "/grants/"
         assert not leads_elsewhere(answer)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("who", ["nobody", "ada"])
     def test_nor_does_an_address_that_is_none_of_ours(self, place: Place, who: str):
         client, led = signed_in(place, who), []
@@ -235,6 +242,7 @@ class TestHeaders:
             client = signed_in(place, who)
         assert lacking == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("who", ["nobody", "alice"])
     def test_every_error_has_them(self, place: Place, with_a_defect: None, who: str):
         client = signed_in(place, who)
@@ -264,6 +272,7 @@ class TestHeaders:
         assert [answer.status_code for answer in answers] == [200, 200, 400]
         assert [lacks(answer) for answer in answers] == [[], [], []]
 
+    @pytest.mark.slow
     def test_a_refusal_of_a_verb_has_them(self, place: Place):
         mallory, alice = signed_in(place, "mallory"), signed_in(place, "alice")
         refused = {
@@ -275,12 +284,14 @@ class TestHeaders:
         for status, answer in refused.items():
             assert (answer.status_code, lacks(answer)) == (status, [])
 
+    @pytest.mark.slow
     def test_a_page_with_a_secret_is_kept_nowhere(self, place: Place):
         answer = signed_in(place, "alice").post(place.address("/grants/<pk>/reveal/"))
         assert answer.status_code == 200
         assert "no-store" in answer["Cache-Control"]
         assert answer["Referrer-Policy"] == "same-origin"
 
+    @pytest.mark.slow
     def test_pages_run_scripts_of_their_own_only(self, place: Place):
         for client, address in (
             (signed_in(place, "alice"), "/"),
@@ -290,6 +301,7 @@ class TestHeaders:
         ):
             assert directives(client.get(address)) == SITE
 
+    @pytest.mark.slow
     def test_the_admin_evaluates_its_own_attributes_and_no_more(self, place: Place):
         """unfold's scripts do; what a page itself holds is run nowhere, style included."""
         client = signed_in(place, "ada")
@@ -344,6 +356,7 @@ def lacks(answer: Any) -> list[str]:
 class TestSessions:
     """What begins, rotates and ends a sign-in."""
 
+    @pytest.mark.slow
     def test_a_new_password_ends_all_other_sessions_and_keeps_ones_own(self, world: World):
         here, there = Client(), Client()
         for browser in (here, there):
@@ -385,6 +398,7 @@ class TestSessions:
         answer = Client().get("/.well-known/change-password")
         assert (answer.status_code, answer["Location"]) == (302, "/password/")
 
+    @pytest.mark.slow
     def test_a_password_that_an_admin_sets_ends_all_sessions(self, world: World):
         alice = Client()
         alice.force_login(world.alice)

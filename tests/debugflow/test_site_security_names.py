@@ -134,6 +134,7 @@ def test_forms_show_them_again_as_text(place: Place):
         assert "<img src=x" not in page, route
 
 
+@pytest.mark.slow
 def test_the_api_says_them_as_json_and_nothing_else(place: Place):
     alice = signed_in(place, "alice")
     for route in routes():
@@ -148,12 +149,14 @@ def test_the_api_says_them_as_json_and_nothing_else(place: Place):
     assert ALL_AT_ONCE in detail["reason"]
 
 
+@pytest.mark.slow
 def test_names_of_those_who_act_reach_the_log_to_the_letter(place: Place):
     names = set(Event.objects.values_list("actor_name", flat=True))
     assert place.world.alice.username in names
     assert MARK in place.world.alice.username
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["\u202egpj", "d\u200bba", "dba\n", "a\x07b", "\u2066dba", "a\u2028b"]
 )

@@ -45,6 +45,7 @@ def told() -> list[Event]:
     return list(Event.objects.filter(action="token.tries_throttled"))
 
 
+@pytest.mark.slow
 def test_an_address_takes_so_many_tokens_that_nobody_has(world: World):
     use_up()
     refused = guess()
@@ -62,6 +63,7 @@ def test_those_that_are_none_at_first_sight_count_as_well(world: World, shown: s
     assert guess().status_code == 429
 
 
+@pytest.mark.slow
 def test_whoever_has_a_token_is_let_in_from_there_all_the_same(world: World):
     alices = token_of(world, "alice")
     use_up()
@@ -78,6 +80,7 @@ def test_a_token_that_counts_uses_nothing_up_nor_does_one_that_is_over(world: Wo
     assert not SignInLimit.objects.exists()
 
 
+@pytest.mark.slow
 def test_other_addresses_and_passwords_have_limits_of_their_own(world: World):
     use_up()
     assert guess(at="192.0.2.67").status_code == 401
@@ -86,6 +89,7 @@ def test_other_addresses_and_passwords_have_limits_of_their_own(world: World):
     assert client.post("/sign-in/", body).status_code == 302
 
 
+@pytest.mark.slow
 def test_an_ipv6_customer_has_one_address(world: World):
     for number in range(TOKEN.slots):
         assert guess(number, f"2001:db8:0:1::{number:x}").status_code == 401
@@ -93,12 +97,14 @@ def test_an_ipv6_customer_has_one_address(world: World):
     assert guess(at="2001:db8:0:2::1").status_code == 401
 
 
+@pytest.mark.slow
 def test_one_more_comes_back_with_time(world: World, clock: Clock):
     use_up()
     clock.forward(TOKEN.pause)
     assert [guess().status_code for _ in range(2)] == [401, 429]
 
 
+@pytest.mark.slow
 def test_a_flood_is_told_once_until_it_may_go_on(world: World, clock: Clock):
     use_up()
     assert told() == []

@@ -38,14 +38,17 @@ def variables() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_variable_is_listed_and_no_other() -> None:
     assert sorted(name for name, _ in listed()) == sorted(variables())
 
 
+@pytest.mark.slow
 def test_the_listed_defaults_are_the_real_ones() -> None:
     assert dict(listed()) == {name: default or "empty" for name, default in variables().items()}
 
 
+@pytest.mark.slow
 def test_the_search_finds_variables_of_each_kind() -> None:
     found = variables()
     assert found["SECRET_KEY"] == REQUIRED

@@ -73,7 +73,7 @@ def forked(count: int) -> Fleet:
 
 def installed(environment: Mapping[str, str]) -> Fleet:
     """Two `manage.py sweep` and two Celery workers; `environment` names database and broker."""
-    queues = ("provision,default", "revoke")
+    queues = ("provision,notify,default", "revoke")
     workers = [(*CELERY, "-n", f"{queue[:6]}@faults", "-Q", queue) for queue in queues]
     commands: list[tuple[str, ...]] = [*[("manage.py", "sweep")] * 2, *workers]
     return Fleet([partial(Process, command, environment) for command in commands])

@@ -130,7 +130,7 @@ class Site:
         return self.running("web", "uvicorn", "debugflow.asgi:application", *options)
 
     def worker(self) -> Any:
-        options = ("--pool=threads", "--concurrency=4", "--queues=provision,revoke,default")
+        options = ("--pool=threads", "--concurrency=4", "--queues=provision,notify,revoke,default")
         return self.running("worker", "celery", "-A", "debugflow", "worker", *options)
 
     def client(self) -> httpx.Client:

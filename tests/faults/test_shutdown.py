@@ -69,7 +69,7 @@ def worker(place: Place, name: str, broker: str, log: Path) -> Iterator[Worker]:
         "LOG_LEVEL": "INFO",
     }
     command = ["celery", "-A", "debugflow", "worker", "--pool=threads", "--concurrency=4"]
-    options = [f"--hostname={name}@here", "--queues=provision,revoke,default"]
+    options = [f"--hostname={name}@here", "--queues=provision,notify,revoke,default"]
     with (log / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command, *options],

@@ -22,6 +22,7 @@ def said(request: Any) -> list[tuple[str, str]]:
     return [(event.actor_name, event.data["comment"]) for event in discussion.comments(request)]
 
 
+@pytest.mark.slow
 def test_bob_says_something_and_alice_reads_it(world: World, as_: As):
     request = world.submit()
     answer = as_("bob").post(path(request), {"comment": " Which replica, @alice? Or @mallory. "})
@@ -35,6 +36,7 @@ def test_bob_says_something_and_alice_reads_it(world: World, as_: As):
     assert not Vote.objects.exists()
 
 
+@pytest.mark.slow
 def test_they_are_listed_oldest_first_and_are_nothing_else(world: World, as_: As):
     request = world.submit()
     for who, comment in (("bob", "One."), ("alice", "Two.")):
@@ -45,6 +47,7 @@ def test_they_are_listed_oldest_first_and_are_nothing_else(world: World, as_: As
     assert said(request) == [("bob", "One."), ("alice", "Two.")]
 
 
+@pytest.mark.slow
 def test_whoever_is_named_finds_the_request_until_they_answer(world: World, as_: As):
     request = world.submit()
     world.submit("amir")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from approvals.models import Delegation
 from audit import clock
 from tests.approvals.api.conftest import As, program, refused
@@ -17,6 +19,7 @@ def body(delegate: str = "olga", **more: Any) -> dict[str, Any]:
     return {"delegate": delegate, "ends_at": ends_at.isoformat(), **more}
 
 
+@pytest.mark.slow
 def test_bob_lends_his_votes_and_olga_gives_one(world: World, as_: As):
     publish(world, stage(world, "Database", "dba"))
     made = as_("bob").post("delegations/", body(note="On the beach."))
@@ -37,6 +40,7 @@ def test_bob_lends_his_votes_and_olga_gives_one(world: World, as_: As):
     assert (cast["actor"]["name"], cast["on_behalf_of"]["name"]) == ("olga", "bob")
 
 
+@pytest.mark.slow
 def test_one_who_votes_for_several_says_for_whom(world: World, as_: As):
     as_("bob").post("delegations/", body())
     as_("dan").post("delegations/", body())

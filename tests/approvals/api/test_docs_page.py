@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from django.contrib.staticfiles import finders
 from django.test import Client
 
@@ -14,6 +15,7 @@ PAGE = "/api/v1/docs/"
 LOADED = re.compile(r'(?:src|href)="(/static/[^"]+)"')
 
 
+@pytest.mark.slow
 def test_whoever_has_not_signed_in_is_sent_to_do_so(db: None):
     answer = Client().get(PAGE)
     assert (answer.status_code, answer["Location"]) == (302, f"/sign-in/?next={PAGE}")

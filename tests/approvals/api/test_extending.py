@@ -33,6 +33,7 @@ def grant(world: World) -> Grant:
     return opened(world.approved())
 
 
+@pytest.mark.slow
 def test_a_grant_says_how_much_longer_it_may_last(as_: As, grant: Grant):
     told = as_("alice").get(f"grants/{grant.pk}/").json()
     assert (told["extended_count"], told["extensions_most"], told["extended_until"]) == (0, 2, None)
@@ -43,6 +44,7 @@ def test_a_grant_says_how_much_longer_it_may_last(as_: As, grant: Grant):
     assert row["may_extend_from"] == told["may_extend_from"]
 
 
+@pytest.mark.slow
 def test_alice_asks_and_goes_on(world: World, as_: As, grant: Grant, clock: Clock):
     path = f"grants/{grant.pk}/extend/"
     early = refused(as_("alice").post(path, WISH), 409, "too_early")

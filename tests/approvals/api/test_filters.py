@@ -23,6 +23,7 @@ def ids(answer: Any) -> list[int]:
     return [row["id"] for row in answer.json()["results"]]
 
 
+@pytest.mark.slow
 def test_requests_by_what_and_by_whom(world: World, as_: As):
     first = world.submit()
     second = world.submit("amir", level=world.write)
@@ -37,6 +38,7 @@ def test_requests_by_what_and_by_whom(world: World, as_: As):
     assert ids(as_("mallory").get("requests/", person="alice")) == []
 
 
+@pytest.mark.slow
 def test_requests_and_grants_by_when(world: World, as_: As, clock: Clock):
     old = world.approved()
     clock.forward(DAY)
@@ -71,6 +73,7 @@ def test_events_by_when(world: World, as_: As, clock: Clock):
     refused(ada.get("events/", happened_after="2030-01-31"), 422, "invalid")
 
 
+@pytest.mark.slow
 def test_grants_and_levels_by_what_and_by_whom(world: World, as_: As):
     mine, other = world.approved(), world.approved("amir")
     bob = as_("bob")
@@ -112,6 +115,7 @@ def test_the_ends_of_time_are_times(world: World, as_: As, moment: str):
     assert answer.status_code in (200, 422)
 
 
+@pytest.mark.slow
 def test_what_arrives_meanwhile_shifts_no_page(
     world: World, as_: As, monkeypatch: pytest.MonkeyPatch
 ):

@@ -24,6 +24,7 @@ def grant(world: World) -> Grant:
     return opened(world.approved())
 
 
+@pytest.mark.slow
 def test_alice_is_shown_the_credential_once(world: World, as_: As, grant: Grant):
     alice, path = as_("alice"), f"grants/{grant.pk}/"
     before = alice.get(path).json()
@@ -47,6 +48,7 @@ def test_alice_is_shown_the_credential_once(world: World, as_: As, grant: Grant)
     assert password not in told
 
 
+@pytest.mark.slow
 def test_nobody_else_is_shown_it_nor_where_to_connect(world: World, as_: As, grant: Grant):
     path = f"grants/{grant.pk}/"
     for name in ("bob", "carol", "olga", "ada"):
@@ -68,6 +70,7 @@ def test_alice_gives_it_back_and_cannot_twice(world: World, as_: As, grant: Gran
     assert late["current"]["permitted_actions"] == ["try_again"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["olga", "bob"])
 def test_owners_and_approvers_take_it_away(world: World, as_: As, grant: Grant, name: str):
     path = f"grants/{grant.pk}/revoke/"
@@ -78,6 +81,7 @@ def test_owners_and_approvers_take_it_away(world: World, as_: As, grant: Grant, 
     assert taken["end_note"] == "The replica is enough."
 
 
+@pytest.mark.slow
 def test_strangers_cannot_take_it_away(world: World, as_: As, grant: Grant):
     path, body = f"grants/{grant.pk}/revoke/", {"reason": "Because."}
     for name in ("dan", "alice", "ada"):  # a candidate who did not vote, the holder, a superuser
@@ -101,6 +105,7 @@ def stuck(world: World, as_: As, grant: Grant, clock: Clock) -> Grant:
     return grant
 
 
+@pytest.mark.slow
 def test_what_cannot_be_closed_tells_all_about_it(as_: As, stuck: Grant):
     seen = as_("alice").get(f"grants/{stuck.pk}/").json()
     assert (seen["state"], seen["shown_state"], seen["cut_at"]) == ("revoking", "closing", None)
@@ -111,6 +116,7 @@ def test_what_cannot_be_closed_tells_all_about_it(as_: As, stuck: Grant):
     assert (seen["abandoned_at"], seen["abandonments"]) == (None, [])
 
 
+@pytest.mark.slow
 def test_whoever_may_has_it_tried_again(world: World, as_: As, stuck: Grant):
     path = f"grants/{stuck.pk}/try-again/"
     refused(as_("dan").post(path), 403, "not_yours")
@@ -127,6 +133,7 @@ def test_whoever_may_has_it_tried_again(world: World, as_: As, stuck: Grant):
     assert late["current"]["state"] == "ended"
 
 
+@pytest.mark.slow
 def test_two_give_it_up_and_it_is_told_everywhere(as_: As, stuck: Grant):
     path, body = f"grants/{stuck.pk}/abandon/", {"reason": "The host was wiped."}
     refused(as_("alice").post(path, body), 403, "self_abandon")
@@ -152,6 +159,7 @@ def test_two_give_it_up_and_it_is_told_everywhere(as_: As, stuck: Grant):
     refused(as_("ada").post(path, body), 409, "wrong_state")
 
 
+@pytest.mark.slow
 def test_what_is_not_stuck_is_not_given_up(as_: As, grant: Grant):
     path, body = f"grants/{grant.pk}/abandon/", {"reason": "I can."}
     refused(as_("olga").post(path, body), 409, "wrong_state")
@@ -159,6 +167,7 @@ def test_what_is_not_stuck_is_not_given_up(as_: As, grant: Grant):
     refused(as_("olga").post(path, body), 409, "not_stuck")
 
 
+@pytest.mark.slow
 def test_time_that_is_over_shows_before_any_sweeper_came(
     world: World, as_: As, grant: Grant, clock
 ):
@@ -176,6 +185,7 @@ def test_time_that_is_over_shows_before_any_sweeper_came(
     assert grant.state == "active"
 
 
+@pytest.mark.slow
 def test_lists_are_those_one_may_see(world: World, as_: As, grant: Grant):
     other = world.approved("amir")
 

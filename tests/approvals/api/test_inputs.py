@@ -71,6 +71,7 @@ NOT_JSON = [
 NO_LEVEL = {"level huge", "level negative"}  # of the right type, but there is none
 
 
+@pytest.mark.slow
 def test_a_wrong_field_is_named(world: World, as_: As, subtests: pytest.Subtests):
     for name, (field, value) in WRONG_FIELDS.items():
         with subtests.test(name):
@@ -100,6 +101,7 @@ def test_odd_but_sound_text_is_kept_to_the_letter(world: World, as_: As):
     assert told["reason"] == told["scope"]["reason"] == reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["session", "preview", "submit", "vote", "revoke"])
 def test_bodies_that_are_no_object_or_no_json(world: World, as_: As, verb: str):
     grant = world.approved()
@@ -125,6 +127,7 @@ def test_verbs_that_need_no_body_take_no_fields(world: World, as_: As, verb: str
     assert list(refused(answer, 422, "invalid")["fields"]) == ["force"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -149,6 +152,7 @@ def test_votes_of_no_sense_count_nothing(world: World, as_: As, change: dict[str
     assert not request.stages.filter(votes__isnull=False).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listing", ["requests/", "grants/", "events/", "targets/", "levels/"])
 def test_odd_parameters(world: World, as_: As, listing: str):
     alice = as_("alice")

@@ -93,6 +93,7 @@ def test_the_preview_tells_who_stands_in(world: World, as_: As):
     assert planned["candidates"] == ["bob", "dan", "dora"]
 
 
+@pytest.mark.slow
 def test_the_preview_tells_why_it_would_be_refused(world: World, as_: As):
     alice = as_("alice")
     too_long = alice.post("requests/preview/", asked(world, duration=10**9)).json()["problem"]
@@ -149,6 +150,7 @@ def test_a_superuser_is_refused_like_anybody(world: World, as_: As):
     refused(vote(as_("ada"), request), 403, "not_eligible")
 
 
+@pytest.mark.slow
 def test_a_stale_scope_is_a_conflict_with_the_present_state(world: World, as_: As):
     seen = submit(as_("alice"), world)
     world.read.rights = {"level": "read-write"}
@@ -160,6 +162,7 @@ def test_a_stale_scope_is_a_conflict_with_the_present_state(world: World, as_: A
     assert vote(as_("bob"), problem["current"]).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_wrong_stage_and_a_second_slot_are_refused(world: World, as_: As):
     request = submit(as_("alice"), world)
     refused(vote(as_("carol"), request), 403, "wrong_stage")
@@ -168,6 +171,7 @@ def test_the_wrong_stage_and_a_second_slot_are_refused(world: World, as_: As):
     assert vote(as_("carol"), request).json()["state"] == "approved"
 
 
+@pytest.mark.slow
 def test_a_second_vote_replaces_the_first_and_one_after_the_end_is_late(world: World, as_: As):
     publish(world, stage(world, "Pair", "dba", minimum=2))
     request = submit(as_("alice"), world)
@@ -182,6 +186,7 @@ def test_a_second_vote_replaces_the_first_and_one_after_the_end_is_late(world: W
     assert late["current"]["permitted_actions"] == []
 
 
+@pytest.mark.slow
 def test_only_alice_takes_it_back_and_only_once(world: World, as_: As):
     request = submit(as_("alice"), world)
     path = f"requests/{request['id']}/cancel/"
@@ -191,6 +196,7 @@ def test_only_alice_takes_it_back_and_only_once(world: World, as_: As):
     assert late["current"]["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_mallory_finds_nothing_where_she_may_not_look(world: World, as_: As):
     request = submit(as_("alice"), world)
     mallory, pk = as_("mallory"), request["id"]
@@ -205,6 +211,7 @@ def test_mallory_finds_nothing_where_she_may_not_look(world: World, as_: As):
         assert mallory.get(listing).json()["results"] == []
 
 
+@pytest.mark.slow
 def test_each_sees_the_lists_that_concern_them(world: World, as_: As):
     mine = submit(as_("alice"), world)["id"]
     other = submit(as_("amir"), world)["id"]
@@ -224,6 +231,7 @@ def test_each_sees_the_lists_that_concern_them(world: World, as_: As):
     assert ids("carol", awaiting_me="true") == [mine]
 
 
+@pytest.mark.slow
 def test_targets_and_levels_show_neither_secrets_nor_configuration(world: World, as_: As):
     (target,) = as_("alice").get("targets/").json()["results"]
     assert target == as_("alice").get(f"targets/{target['id']}/").json()
@@ -254,6 +262,7 @@ def test_the_timeline_is_told_from_the_beginning(world: World, as_: As):
     assert "address" not in events[0]
 
 
+@pytest.mark.slow
 def test_events_are_those_of_the_requests_one_may_see(world: World, as_: As):
     mine, other = submit(as_("alice"), world), submit(as_("amir"), world)
     seen = as_("alice").get("events/").json()["results"]
@@ -276,6 +285,7 @@ def test_an_auditor_reads_everything_and_where_it_came_from(world: World, as_: A
     assert seen[0]["address"] == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_pages_follow_on_each_other(world: World, as_: As, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(NewestFirst, "page_size", 2)
     for _ in range(3):
@@ -334,6 +344,7 @@ def test_an_admin_asks_todays_members(world: World, as_: As):
     assert "redraw" in told["permitted_actions"]
 
 
+@pytest.mark.slow
 def test_a_stage_that_nobody_can_decide_says_since_when(world: World, as_: As):
     request = submit(as_("alice"), world)
     world.groups["dba"].user_set.clear()

@@ -123,6 +123,7 @@ def as_described(operation_id: str, answer: Any) -> Any:
     return answer.json()
 
 
+@pytest.mark.slow
 def test_a_story_is_answered_as_described(world: World, as_: As):
     """With values of every kind, where calls made up at random are refused most of the time."""
     alice, bob, carol = as_("alice"), as_("bob"), as_("carol")

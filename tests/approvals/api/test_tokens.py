@@ -86,6 +86,7 @@ def test_two_are_never_alike_and_one_mistyped_is_told_without_asking_the_databas
         assert wrong not in told.value.message or not wrong
 
 
+@pytest.mark.slow
 def test_a_token_reads_and_asks_as_its_account_without_cookie_or_csrf(world: World):
     alice = program(world)
     answer = alice.post("requests/", asked(world))
@@ -149,6 +150,7 @@ def test_nothing_of_high_risk_is_voted_on_with_a_token(
     assert vote(bob, world.submit()).status_code == 200
 
 
+@pytest.mark.slow
 def test_no_token_is_shown_a_credential_nor_makes_or_sees_tokens(world: World):
     grant = opened(world.approved())
     alice = program(world)
@@ -270,6 +272,7 @@ def test_a_token_that_makes_no_sense_is_refused(world: World, as_: As, field: st
     assert not ApiToken.objects.exists()
 
 
+@pytest.mark.slow
 def test_nobody_has_more_than_twenty(world: World, as_: As):
     alice = as_("alice")
     first = made(alice)

@@ -36,6 +36,7 @@ def test_every_view_names_its_permission(pattern: URLPattern):
     assert issubclass(view, Endpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.parametrize("pattern", urlpatterns, ids=lambda pattern: pattern.name)
 def test_nobody_gets_in_without_signing_in(pattern: URLPattern):
@@ -48,6 +49,7 @@ def test_nobody_gets_in_without_signing_in(pattern: URLPattern):
         assert method == "HEAD" or refused(answer, 403, "not_authenticated")
 
 
+@pytest.mark.slow
 def test_an_unknown_address_and_a_wrong_method_are_problems_too(world: World, as_: As):
     alice = as_("alice")
     refused(alice.get("no/such/thing/"), 404, "not_found")
