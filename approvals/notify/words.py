@@ -97,6 +97,11 @@ def not_needed(case: Case) -> Words:
 
 
 def approved(case: Case) -> Words:
+    if case.asked.extends_id:
+        return Words(
+            text=f"Approved: {lasting(case.asked.duration)} more of {_what(case)}",
+            step="Go on: it is made longer by itself, and you are told its new end.",
+        )
     later = case.asked.starts_at
     opens = f"It opens at {alarm_words.moment(later)}" if later else "It opens by itself"
     return Words(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -23,13 +24,15 @@ from debugflow.embedded.story.access import (
 )
 from debugflow.embedded.story.cast import (
     ADMIN,
+    ESCALATE_AFTER,
     PASSWORD,
     PEOPLE,
     READ_ONLY,
     READ_WRITE,
+    REMIND_AFTER,
     TARGET,
 )
-from debugflow.embedded.story.checks import StoryFailed, expect
+from debugflow.embedded.story.checks import StoryFailed, expect, wait_until
 from debugflow.embedded.story.holder import SignIns
 from debugflow.embedded.story.narrator import Narrator, in_words
 from debugflow.embedded.story.people import Person
@@ -40,6 +43,8 @@ BEFORE_THE_END = 2.0  # seconds from the faults to the end of the access
 LONG = 900  # seconds of an access that ends early
 CUT_WITHIN = 5.0  # seconds from the end, or from a release or revoke, to a closed session
 WORKERS_BACK_WITHIN = 30.0  # seconds from starting broker and worker to both workers' answers
+CLOCK_WITHIN = 20.0  # seconds from when a stage is due to be tended to its Event
+TOLD_WITHIN = 15.0  # seconds from an Event to the inbox
 QUEUE_TRIES = 12  # a sweeper that looks just then may be faster than the queue
 OTHER_SCOPE = "0" * 64
 
@@ -76,6 +81,7 @@ class Story:
             for person in self.people.values():
                 stack.callback(person.close)
             self._sign_in()
+            waiting = self._asked_in_vain()
             first = self._first_access()
             sign_ins = SignIns(first.credential, since=first.expires_at - 1).start()
             self._release()
@@ -85,6 +91,8 @@ class Story:
             self._first_ends(first, sign_ins)
             self._faults(last)
             self._recovery()
+            self._chain_goes_on(waiting)
+            self._told()
             self._nothing_left()
             self._trail(first)
             self.narrator.scene("What was measured")
@@ -382,6 +390,92 @@ class Story:
             if opener.startswith("task-"):
                 return access
         raise StoryFailed("who opens after the restart", expected="a task", got=opener)
+
+    def _asked_in_vain(self) -> dict[str, Any]:
+        with self.narrator.step(f"erik asks for {READ_WRITE}, and nobody answers") as step:
+            reason = "Order 194 is paid twice."
+            request = ask(
+                self.people["erik"], self.levels[READ_WRITE], duration=LONG, reason=reason
+            )
+            step.outcome = f"request {request['id']}; we come back to it"
+        return request
+
+    def _chain_goes_on(self, request: Mapping[str, Any]) -> None:
+        self.narrator.scene("7. Back to erik: nobody has answered him")
+        with self.narrator.step(f"the clock reminds after {REMIND_AFTER} s") as step:
+            self._wait_for(request, "requeststage.reminded", due=REMIND_AFTER)
+            names = [name for name in ("bob", "dan", "dora") if self._hears(name, "Still to be")]
+            step.outcome = f"{', '.join(names)} are told"
+        with self.narrator.step(f"and asks the owners as well after {ESCALATE_AFTER} s") as step:
+            self._wait_for(request, "requeststage.escalated", due=ESCALATE_AFTER)
+            self._hears("olga", "Not decided by those asked first")
+            step.outcome = "olga is told, and approves"
+            told = approve(self.people["olga"], request)
+            states = [stage["state"] for stage in told["stages"]]
+            expect("the stages", expected=["passed", "open"], got=states)
+        with self.narrator.step("carol is away for an hour and lends her votes to dan") as step:
+            until = datetime.now(UTC) + timedelta(hours=1)
+            body = {"delegate": "dan", "ends_at": until.isoformat(), "note": "At lunch."}
+            self.people["carol"].post("delegations/", body, status=201)
+            step.outcome = "dan is asked in her stead"
+        with self.narrator.step("dan approves for carol, erik signs in") as step:
+            access = self._let_in("dan", request)
+            vote = access.event("vote.cast")
+            step.outcome = f"account {access.account} answers; {len(access.events())} events"
+            expect("who began the votes", expected="olga", got=vote["actor"]["name"])
+        self._longer(access)
+
+    def _longer(self, access: Access) -> None:
+        erik, carol = access.holder, self.people["carol"]
+        with self.narrator.step("erik asks for ten minutes more, carol approves") as step:
+            body = {"duration": 600, "reason": "Two more orders are like it."}
+            more = erik.post(f"grants/{access.grant}/extend/", body, status=201)
+            told = approve(carol, more)
+            expect("the request", expected="approved", got=told["state"])
+            extended = wait_until(
+                "the new end",
+                access.told,
+                lambda grant: moment(grant["expires_at"]) > access.expires_at + 599,
+                within=OPENS_WITHIN,
+            )
+            access.session.db.execute("SELECT 1")
+            ends = moment(extended["expires_at"]) - access.expires_at
+            step.outcome = f"ends {ends:.0f} s later; his session goes on as it was"
+        with self.narrator.step("erik is done and gives it back") as step:
+            erik.post(f"grants/{access.grant}/release/")
+            access.session.ended_at(by=time.time() + CUT_WITHIN)
+            step.outcome = "his session was closed"
+
+    def _wait_for(self, request: Mapping[str, Any], action: str, *, due: float) -> None:
+        """Wait until it is in the trail of a request; `due` is in seconds after it was asked."""
+
+        def happened() -> bool:
+            events = self.people["erik"].get(f"requests/{request['id']}/events/")["results"]
+            return any(event["action"] == action for event in events)
+
+        time.sleep(max(0.0, moment(request["submitted_at"]) + due - time.time()))
+        wait_until(action, happened, bool, within=CLOCK_WITHIN)
+
+    def _hears(self, name: str, begins: str) -> bool:
+        """Wait until it is in somebody's inbox."""
+        person = self.people[name]
+        wait_until(
+            f"{name} is told: {begins}…",
+            person.inbox,
+            lambda told: any(text.startswith(begins) for text in told),
+            within=TOLD_WITHIN,
+        )
+        return True
+
+    def _told(self) -> None:
+        self.narrator.scene("What some of them were told meanwhile")
+        rows = [
+            (name, text)
+            for name in ("erik", "olga", "bob")
+            for text in reversed(self.people[name].inbox()[:7])
+        ]
+        expect("messages", expected=True, got=len(rows) > 6)
+        self.narrator.table(("who", "was told, the last few"), rows)
 
     def _nothing_left(self) -> None:
         with self.narrator.step("what is left on the target of all accounts") as step:

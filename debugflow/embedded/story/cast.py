@@ -4,7 +4,7 @@ from typing import Final
 
 PASSWORD: Final = "debugflow-demo"  # noqa: S105  (printed on purpose; the demo stays on localhost)
 MEMBERS: Final = {
-    "developers": ("alice", "amir"),
+    "developers": ("alice", "amir", "erik"),
     "dba": ("bob", "dan", "dora"),
     "security": ("carol", "dora"),
     "owners": ("olga",),
@@ -14,6 +14,7 @@ ADMIN: Final = "ada"
 PEOPLE: Final = {
     "alice": "developer; may ask",
     "amir": "developer, on call; may ask, and open in an emergency",
+    "erik": "developer; may ask",
     "bob": "dba; decides first",
     "dan": "dba; decides first",
     "carol": "security; decides second",
@@ -25,3 +26,5 @@ PEOPLE: Final = {
 TARGET: Final = "orders-production"
 READ_ONLY, READ_WRITE = "read-only", "read-write"
 POLICY: Final = "Production access"
+REMIND_AFTER, ESCALATE_AFTER = 60, 65
+"""Seconds that a request waits before whoever is asked is reminded, and before others are asked."""

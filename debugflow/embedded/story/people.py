@@ -1,12 +1,15 @@
 """One of the cast at the public API: signed in by session, every answer held to what it must be."""
 
-from typing import Any
+import re
+from html import unescape
+from typing import Any, Final
 
 import httpx
 
 from debugflow.embedded.story.cast import PASSWORD
 from debugflow.embedded.story.checks import expect
 
+TOLD: Final = re.compile(r'href="/inbox/\d+/">(.*?)</a>')
 TIMEOUT = 20.0  # seconds for one answer; a loaded machine is slow, not broken
 
 
@@ -39,6 +42,12 @@ class Person:
         told = self._answer(f"POST {path}", response, status)
         expect(f"{self.name}: POST {path}: reason code", expected=code, got=told["code"])
         return f"{status} {code}"
+
+    def inbox(self) -> list[str]:
+        """What they were told, newest first, as their page shows it."""
+        page = self._client.get(self._client.base_url.join("/inbox/"))
+        expect(f"{self.name}: GET /inbox/", expected=200, got=page.status_code)
+        return [unescape(text) for text in TOLD.findall(page.text)]
 
     def cannot_see(self, path: str) -> str:
         self._answer(f"GET {path}", self._client.get(path), 404)

@@ -17,7 +17,7 @@ from guardian.shortcuts import assign_perm
 
 from approvals import administration
 from approvals.administration import PolicyDraft, StageDraft
-from approvals.models import AccessLevel, Policy, Reach, Risk, Target
+from approvals.models import AccessLevel, ExtensionApproval, Policy, Reach, Risk, Target
 from approvals.models.targets import Environment
 from approvals.policy import AppliesTo
 from debugflow import env
@@ -114,16 +114,24 @@ def _levels(target: Target, *, by: User) -> list[AccessLevel]:
 
 
 def _policy(groups: dict[str, Group], *, by: User) -> None:
-    """One of dba, then one of security, for whatever is asked for in production; whoever is on call
-    opens for a quarter of an hour in an emergency."""
+    """One of dba, then one of security, for whatever is asked for in production, and the latter
+    alone for longer access; whoever is on call opens for a quarter of an hour in an emergency."""
     policy = Policy.objects.filter(name=cast.POLICY).first()
     if policy is None:
         policy = administration.change_policy(Policy(name=cast.POLICY, rank=10), by=by)
     if policy.current is not None:
         return
     stages = [
-        StageDraft(name=name, groups={groups[group]: 1}, total=1)
-        for name, group in (("Database", "dba"), ("Security", "security"))
+        StageDraft(
+            name="Database",
+            groups={groups["dba"]: 1},
+            total=1,
+            remind_every=cast.REMIND_AFTER,
+            max_reminders=3,
+            escalate_after=cast.ESCALATE_AFTER,
+            escalation_group=groups["owners"],
+        ),
+        StageDraft(name="Security", groups={groups["security"]: 1}, total=1),
     ]
     draft = PolicyDraft(
         applies_to=AppliesTo(environments=[Environment.PRODUCTION]),
@@ -132,6 +140,11 @@ def _policy(groups: dict[str, Group], *, by: User) -> None:
         emergency_groups=[groups["oncall"]],
         emergency_duration=HOUR // 4,
         emergency_tells=groups["security"],
+        extensions_most=2,
+        extension_max=HOUR,
+        max_total=8 * HOUR,
+        extension_window=HOUR // 2,
+        extension_approval=ExtensionApproval.LAST,
         reason_hint="What is broken, and what do you mean to look at?",
     )
     administration.publish(policy, draft, based_on=None, by=by)
