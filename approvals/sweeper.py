@@ -51,6 +51,7 @@ COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
 REVIEWS_EVERY = 30.0  # they are due in hours
+TOLD_AT_LEAST_EVERY = 10.0
 ENDINGS_EVERY = 5.0  # of minutes that are left
 FORGET_EVERY = 600.0
 GROUNDS_EVERY = 5.0  # nothing can be done with such a request meanwhile; it only looks undecided
@@ -99,9 +100,13 @@ class Sweeper:
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
             Chore(outbox.forget_old, every=FORGET_EVERY, name=told),
             Chore(outbox.note_endings, every=ENDINGS_EVERY, name=told),
-            Chore(expanding.expand_due, every=self.interval, name=told),
+        )
+        # A net below the workers that have people told: it must not take time from a cut.
+        self._tellers: tuple[Chore, ...] = (
+            Chore(partial(expanding.expand_due, batches=1), every=self.interval, name=told),
             *(Chore(send, every=self.interval, name=told) for send in working.senders()),
         )
+        self._tell_after = 0.0
 
     def run(self) -> None:
         """Sweep until `stop`. A database that is away is waited for."""
@@ -116,7 +121,8 @@ class Sweeper:
             self._wake.clear()
         _here.discard(self)
         crews = (self._cuts, self._rest, self._comparisons)
-        for pool in [one.pool for one in crews] + [one.pool for one in self._chores]:
+        chores = (*self._chores, *self._tellers)
+        for pool in [one.pool for one in crews] + [one.pool for one in chores]:
             pool.shutdown(wait=True)
         self._look(self._stop_beating)
         presence.leave()
@@ -147,7 +153,16 @@ class Sweeper:
         self._rest_after = time.monotonic() + self.interval
         for chore in self._chores:
             chore.begin()
+        self._have_told()
         return claimed + self._look(self._begin_others) + self._look(self._begin_comparisons)
+
+    def _have_told(self) -> None:
+        """While nothing else is to do, and now and then all the same."""
+        idle = self._cuts.idle and self._rest.idle
+        if idle or time.monotonic() >= self._tell_after:
+            self._tell_after = time.monotonic() + TOLD_AT_LEAST_EVERY
+            for chore in self._tellers:
+                chore.begin()
 
     def _look(self, part: Callable[[], int]) -> int:
         """One part of a look. Whatever goes wrong in it stops neither the others nor the loop."""

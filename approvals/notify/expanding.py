@@ -39,15 +39,19 @@ ERROR_MAX: Final = 500
 WEBHOOK: Final = "webhook"
 
 
-def expand_due() -> int:
-    """Make the deliveries of every notice that has none yet; returns how many notices.
+def expand_due(*, batches: int | None = None) -> int:
+    """Make the deliveries of every notice that has none yet, or of so many batches; returns how
+    many notices.
 
     Any number of processes may do so at once. What fails is kept in `last_error`, holds up no other
     and is tried again, ever more slowly, for two days.
     """
     done = 0
-    while count := _expand_batch():
+    while batches is None or batches > 0:
+        if not (count := _expand_batch()):
+            break
         done += count
+        batches = None if batches is None else batches - 1
     return done
 
 

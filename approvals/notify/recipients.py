@@ -120,9 +120,10 @@ def users(case: Case) -> People:
 def passed_over(case: Case) -> People:
     """Whoever would have been asked, the target's owners, and the policy's security group."""
     request = case.asked
-    people = get_user_model()._default_manager.filter(
-        Q(candidacies__stage__request=request) | Q(groups=request.policy_version.emergency_tells_id)
-    )
+    told = Q(candidacies__stage__request=request)
+    if (group := request.policy_version.emergency_tells_id) is not None:
+        told |= Q(groups=group)  # without the condition it would be whoever is in no group
+    people = get_user_model()._default_manager.filter(told)
     owners = {person.pk for person in access.owners(request.target)}
     return {*people.values_list("pk", flat=True), *owners}
 

@@ -31,7 +31,7 @@ def make_target(page: Page, admin_url: str) -> None:
     page.get_by_label("Port").fill(str(place.port))
     page.get_by_label("Database*").fill(DATABASE)
     page.get_by_label("User*").fill(place.username or "")
-    page.get_by_label("Sslmode").select_option("disable")
+    page.get_by_label("SSL mode").select_option("disable")
     page.get_by_label("Password").fill(place.password or "")
     save(page)
 

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 def whose(vote: Mapping[str, Any]) -> int:
     """The id of the person whose vote it is."""
-    return int(vote["on_behalf_of_id"] or vote["voter_id"])
+    return int(vote.get("on_behalf_of_id") or vote["voter_id"])
 
 
 @dataclass

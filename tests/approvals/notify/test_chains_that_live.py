@@ -93,6 +93,15 @@ class TestAnEmergency:
         assert not {"emergency", "review_due"} & set(facts_of(world.alice))
 
     @pytest.mark.slow
+    def test_where_no_group_is_named_nobody_else_hears_of_it(self, world: World):
+        oncall = Group.objects.create(name="oncall")
+        oncall.user_set.add(world.alice)
+        publish(world, emergency_groups=[oncall], emergency_duration=HOUR // 2)
+        wish = {"reason": "Payments are down.", "confirmation": "orders"}
+        emergency.break_glass(world.read.pk, by=world.alice, proven=True, **wish)
+        tell()
+        assert "mallory" not in told("emergency"), "who is in no group at all"
+
     def test_they_are_reminded_and_more_are_asked_until_somebody_has_looked(
         self, world: World, opened: Grant, clock: Clock
     ):
