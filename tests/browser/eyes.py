@@ -21,6 +21,8 @@ LOOKS: tuple[tuple[str, Theme, dict[str, Any]], ...] = (
     ("desk", "dark", OF_COLOUR),
     ("desk", "light", {}),
 )
+# Nothing of the admin is elsewhere on a wide page: what is told of a narrow one is told of both.
+DESK_LOOKS = (*LOOKS[:2], ("desk", "light", OF_COLOUR))
 
 
 def problems(person: Person) -> list[str]:
@@ -30,7 +32,7 @@ def problems(person: Person) -> list[str]:
 
 
 def _seen(person: Person) -> Iterator[str]:
-    for width, theme, options in LOOKS:
+    for width, theme, options in DESK_LOOKS if "/admin/" in person.page.url else LOOKS:
         person.page.set_viewport_size({"width": WIDTHS[width], "height": HEIGHT})
         person.page.emulate_media(color_scheme=theme)
         if "/admin/" in person.page.url:
