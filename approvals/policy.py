@@ -332,7 +332,7 @@ def _stages_query() -> str:
             JOIN {members.db_table} m ON m.user_id = c.user_id AND m.group_id = c.group_id
             WHERE c.stage_id = s.id
         ) AS still, ARRAY(
-            SELECT ARRAY[d.delegate_id, d.person_id] FROM approvals_delegation d
+            SELECT ARRAY[d.delegate_id, d.person_id, d.made_by_id] FROM approvals_delegation d
             JOIN {people.db_table} person ON person.id = d.person_id AND person.is_active
             JOIN {people.db_table} delegate ON delegate.id = d.delegate_id AND delegate.is_active
             WHERE d.ended_at IS NULL AND d.starts_at <= %s AND d.ends_at > %s
@@ -358,9 +358,13 @@ def _lent(request: AccessRequest, stages: Sequence[RequestStage]) -> dict[int, f
     pairs = stages[0].lent if stages else []  # type: ignore[attr-defined]
     if not pairs or not request.policy_version.allow_delegation:
         return {}
+    barred = barred_from(request)
     lent: dict[int, set[int]] = {}
-    for delegate, person in pairs:
-        lent.setdefault(delegate, set()).add(person)
+    for delegate, person, made_by in pairs:
+        # Whoever is barred neither passes a vote on, nor has chosen who gives another's.
+        through = {delegate, person} | ({made_by} - {person})
+        if through.isdisjoint(barred):
+            lent.setdefault(delegate, set()).add(person)
     return {delegate: frozenset(people) for delegate, people in lent.items()}
 
 
@@ -469,7 +473,10 @@ def missing(chain_: Chain) -> list[str]:
 
 def barred_from(request: AccessRequest) -> set[int]:
     """Those who may not decide about this request, whoever they are otherwise."""
-    return {request.requester_id, request.beneficiary_id, request.last_edited_by_id}
+    barred = {request.requester_id, request.beneficiary_id, request.last_edited_by_id}
+    if request.extends is not None:  # whoever asked for the access in the first place
+        barred.add(request.extends.request.requester_id)
+    return barred
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,11 @@ def _cancel(request: AccessRequest, by: Person, now: datetime) -> str:
 def _weigh(request: AccessRequest, by: Person, now: datetime) -> str:
     """Put it under whatever governs it now, with the votes that still fit. Longer access goes by
     the version that the access was asked under."""
+    if by.pk in (request.requester_id, request.beneficiary_id):
+        return "stays as it is: nobody settles what is asked for themselves"
     if request.extends_id:
         return "stays as it is, like the access that it prolongs"
-    version = policy.choose(request.level, request.requester).version
+    version = policy.choose(request.level, request.beneficiary).version
     if version is None:
         return _turned_away(request, "No policy governs this any more.", by, now)
     if version.pk == request.policy_version_id:
@@ -180,12 +182,13 @@ def _carry(
     """Let each vote that still fits count in the stage it fits; the others are void.
 
     All that was voted on is the same but for the policy, so each keeps the scope that its author
-    saw. Nobody's vote is moved where they could not cast it themselves now.
+    saw. Nobody's vote is moved where they could not cast it themselves now, nor by themselves.
     """
     carried: list[Vote] = []
     left = list(given)
     while request.state == RequestState.PENDING:
-        fitting = next((vote for vote in left if _fits(request, vote, now)), None)
+        others = [vote for vote in left if by.pk not in (vote.voter_id, vote.whose)]
+        fitting = next((vote for vote in others if _fits(request, vote, now)), None)
         if fitting is None:
             break
         left.remove(fitting)

@@ -69,7 +69,8 @@ def open_for_ended(ended: Sequence[Grant], *, now: datetime) -> None:
 def reviewers(review: Review, now: datetime) -> QuerySet[Person]:
     """Whoever may give it now: active people, never its holder."""
     request = review.grant.request
-    asked = Candidate.objects.filter(stage__request=request, user=OuterRef("pk"))
+    drawn = Candidate.objects.filter(stage__request=request, user=OuterRef("pk"))
+    asked = drawn.filter(group__user=OuterRef("pk"))  # still a member
     told = request.policy_version.emergency_tells_id
     able = Q(Exists(asked))
     if review.emergency and told:

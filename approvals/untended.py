@@ -35,7 +35,9 @@ class Rounds:
 
     def look(self, most: int) -> set[int]:
         """Ids of those, among the next `most` that are open, in which that has changed."""
-        opened = RequestStage.objects.filter(state=StageState.OPEN, request_id__gt=self._after)
+        opened = RequestStage.objects.filter(
+            state=StageState.OPEN, request__state=RequestState.PENDING, request_id__gt=self._after
+        )
         part = opened.order_by("request_id").values_list("request_id", "pk")[:most]
         ids = dict(part)
         self._after = max(ids, default=0)

@@ -126,7 +126,8 @@ def ask_longer(grant_id: int, *, by: Person, wish: Wish) -> AccessRequest:
     wish = replace(wish, starts_at=grant.expires_at, ticket=grant.request.ticket)
     if fields := _wrong_longer(wish, extensions.room(grant)):
         raise Invalid("Some of what you entered cannot be used.", fields=fields)
-    plan = policy.plan_longer(version, barred={by.pk})
+    barred = {by.pk, grant.request.requester_id}
+    plan = policy.plan_longer(version, barred=barred)
     if plan.obstacle:
         raise Invalid(plan.obstacle, code="unfillable")
     kind = RequestKind.EXTENSION
@@ -719,6 +720,7 @@ def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime
         actor=actor(by),
         subject=request,
         at=now,
+        on_behalf_of=actor(given.on_behalf_of) if given.on_behalf_of else None,
         scope_hash=given.scope_hash,
         policy_version=str(request.policy_version),
         voter=given.voter.get_username(),

@@ -69,18 +69,26 @@ class Delegation(models.Model):
 
 
 @functools.cache
-def lenders_query() -> str:
-    """Whose votes the person, its one parameter, may give now: who lent them theirs, or to
-    somebody who lent them on."""
+def lenders_query(start: str = "%s", *, barred: str = "") -> str:
+    """Whose votes the person `start`, by default its one parameter, may give now: who lent them
+    theirs, or to somebody who lent them on. None by way of who is `barred`, columns of a request's,
+    or by their choice."""
+    free = (
+        f"AND d.person_id NOT IN ({barred})"
+        f" AND (d.made_by_id = d.person_id OR d.made_by_id NOT IN ({barred}))"
+        if barred
+        else ""
+    )
     people = get_user_model()._meta.db_table
     return f"""
         WITH RECURSIVE lender(id, deep) AS (
-            SELECT %s::bigint, 0
+            SELECT {start}::bigint, 0
             UNION
             SELECT d.person_id, deep + 1 FROM lender
             JOIN approvals_delegation d ON d.delegate_id = lender.id AND d.ended_at IS NULL
                 AND d.starts_at <= (SELECT dbnow()) AND d.ends_at > (SELECT dbnow())
             JOIN {people} u ON u.id = d.person_id AND u.is_active
+                {free}
             WHERE deep < {DEEP}
         )
         SELECT id FROM lender WHERE deep > 0

@@ -75,6 +75,9 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         return self.filter(pk__in=RawSQL(_waiting_query(), [user.pk, user.pk]))  # noqa: S611
 
 
+BARRED = "r.requester_id, r.beneficiary_id, r.last_edited_by_id"
+
+
 @functools.cache
 def _waiting_query() -> str:
     """The ids of what waits for one person, from their own candidacies on.
@@ -103,7 +106,8 @@ def _waiting_query() -> str:
         JOIN approvals_policyversion version ON version.id = r.policy_version_id
         JOIN approvals_policy policy ON policy.id = version.policy_id AND policy.enabled
         WHERE LEAST(r.pending_until, asked.deadline_at) > (SELECT dbnow())
-            AND (person = voter OR version.allow_delegation)
+            AND (person = voter OR version.allow_delegation
+                AND person IN ({lenders_query("voter", barred=BARRED)}))
             AND person NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
             AND voter NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
             AND NOT EXISTS (

@@ -90,11 +90,19 @@ TABLE: Final = (
     Fact(
         name="escalated",
         label="Others are asked as well",
-        actions=frozenset({"requeststage.escalated"}),
+        actions=frozenset({"requeststage.escalated", "requeststage.stood_in"}),
         who=recipients.newly_asked,
         words=words.escalated,
         urgent=True,
         required=True,
+    ),
+    Fact(
+        name="redrawn",
+        label="Others are asked instead",
+        actions=frozenset({"accessrequest.redrawn"}),
+        who=recipients.newly_drawn,
+        words=words.redrawn,
+        urgent=True,
     ),
     Fact(
         name="stalled",

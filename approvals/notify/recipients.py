@@ -52,6 +52,16 @@ def may_decide_again(case: Case) -> People:
     return _may_decide(request, chain)
 
 
+def newly_drawn(case: Case) -> People:
+    """Whoever may decide since candidates were drawn anew, and was not asked in the open stage."""
+    request, chain = case.asked, case.chain
+    if request.state != RequestState.PENDING or chain.index is None:
+        return None
+    stage = str(chain.stages[chain.index].pk)
+    told = Delivery.objects.filter(notice__subject_id=stage, notice__fact__in=ASKING)
+    return set(_may_decide(request, chain)) - set(told.values_list("person", flat=True))
+
+
 def _may_decide(request: AccessRequest, chain: policy.Chain) -> list[int]:
     """Whoever may vote, for themselves or for somebody who lent them theirs."""
     voted = {person for vote in chain.votes for person in (vote.voter_id, vote.whose)}
@@ -169,7 +179,9 @@ def administrators(case: Case) -> People:
     """None once the request is decided, or there is no such stage to look after."""
     if case.asked.state not in UNDECIDED or not _is_open(case):
         return None
-    return {person.pk for person in access.administrators()}
+    asked = case.asked
+    own = {asked.requester_id, asked.beneficiary_id}
+    return {person.pk for person in access.policy_admins()} - own
 
 
 def mentioned(case: Case) -> People:

@@ -181,6 +181,14 @@ def sent_back(case: Case) -> Words:
     )
 
 
+def redrawn(case: Case) -> Words:
+    return Words(
+        text=f"You are asked now: {headline(case.asked)}",
+        step="Approve or deny it on its page.",
+        quote=case.asked.reason,
+    )
+
+
 def again(case: Case) -> Words:
     return Words(
         text=f"Asked again, unchanged: {headline(case.asked)}",

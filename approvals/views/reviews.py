@@ -37,7 +37,11 @@ def give(request: HttpRequest, pk: int) -> HttpResponse:
     review = get_object_or_404(reviews.visible(person), pk=pk)
     form = ReviewForm(request.POST)
     form.is_valid()
-    typed = form.cleaned_data
+    typed = {
+        "outcome": form.cleaned_data.get("outcome", ""),
+        "note": form.cleaned_data.get("note", ""),
+        "end_access": form.cleaned_data.get("end_access", False),
+    }
     take_away = typed["end_access"] and typed["outcome"] != ReviewOutcome.JUSTIFIED
     try:
         reviews.review(review.pk, by=person, **{**typed, "end_access": take_away})

@@ -216,7 +216,7 @@ class Book:
         own = {person: self._against(course, person, person, decision)} if person in asked_ else {}
         if own.get(person) == set():
             return own
-        lenders = self.lenders(person, now) & asked_.keys() - {person}
+        lenders = self.lenders(person, now, course.barred) & asked_.keys() - {person}
         return own | {one: self._against(course, one, person, decision) for one in sorted(lenders)}
 
     def _against(self, course: Course, whose: int, voter: int, decision: str) -> set[str]:
@@ -240,16 +240,17 @@ class Book:
             found |= {code} - {"allowed"}
         return found
 
-    def lenders(self, person: int, now: datetime) -> set[int]:
-        """Whose votes somebody may give now: lent to them, or to one of those, three times on."""
+    def lenders(self, person: int, now: datetime, barred: set[int]) -> set[int]:
+        """Whose votes somebody may give now: lent to them, or to one of those, three times on; none
+        by way of somebody who is barred."""
         found: set[int] = set()
         last = {person}
         for _ in range(3):
             last = {
                 one.person
                 for one in self.lent.values()
-                if one.delegate in last & self.active
-                and one.person in self.active
+                if one.delegate in last & self.active - barred
+                and one.person in self.active - barred
                 and one.starts_at <= now < one.ends_at
             }
             found |= last

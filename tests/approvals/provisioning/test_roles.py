@@ -99,7 +99,7 @@ def test_alice_goes_on_in_her_session_and_is_cut_at_the_new_end(target: Target) 
     with target.sign_in(account.account) as alice:
         alice.execute("CREATE TEMP TABLE notes AS SELECT 1 AS one")
         pid = alice.info.backend_pid
-        until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
         target.extend(account, until)
         target.extend(account, until)
         assert alice.execute("SELECT one FROM notes").fetchone() == (1,)
