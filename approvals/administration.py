@@ -17,7 +17,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from approvals import holders, provisioning, republishing, targets, workflow
+from approvals import holders, provisioning, republishing, rounds, targets
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import lasting
 from approvals.models import (
@@ -298,7 +298,7 @@ def _rescope(requests: Any, *, by: Person) -> None:
     for pk in requests.undecided().order_by("pk").values_list("pk", flat=True):
         request = AccessRequest.objects.locked(pk)
         if request.state in UNDECIDED:
-            workflow.rescope(request, by=by, now=clock.now())
+            rounds.rescope(request, by=by, now=clock.now())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from django.db.models import Exists, OuterRef, QuerySet
 from approvals import access
 from approvals.errors import Invalid, NotAllowed
 from approvals.models import AccessRequest, Mention, Vote
+from approvals.rounds import locked_request, request_subject
 from approvals.states import UNDECIDED
 from approvals.transition import actor, verb
-from approvals.workflow import locked_request, request_subject
 from audit import log
 from audit.models import Event
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from approvals import policy, workflow
+from approvals import policy, rounds, wishes, workflow
 from approvals.errors import Invalid, WrongState
 from approvals.states import RequestState
 from approvals.transition import actor, move, verb
@@ -24,13 +24,13 @@ EDITABLE: Final = ("duration", "reason", "ticket", "starts_at")
 """What may be changed. Whoever wants another level asks anew: others may have to decide that."""
 
 
-@verb("send_back.refused", workflow.request_subject)
+@verb("send_back.refused", rounds.request_subject)
 def send_back(request_id: int, *, by: Person, scope_hash: str, comment: str) -> AccessRequest:
     """Ask for changes, saying which: nobody can vote until it comes back.
 
     Whoever may deny it may. Raises WrongState, NotAllowed with a reason code, Invalid.
     """
-    request = workflow.locked_request(request_id)
+    request = rounds.locked_request(request_id)
     now = request.locked_at
     _require_same(request, scope_hash)
     workflow.require_comment(comment, why="Say what should be different.")
@@ -49,14 +49,14 @@ def send_back(request_id: int, *, by: Person, scope_hash: str, comment: str) -> 
     return request
 
 
-@verb("edit.refused", workflow.request_subject)
-def edit(request_id: int, *, by: Person, wish: workflow.Wish, scope_hash: str) -> AccessRequest:
+@verb("edit.refused", rounds.request_subject)
+def edit(request_id: int, *, by: Person, wish: wishes.Wish, scope_hash: str) -> AccessRequest:
     """Ask for something else of the same level, under the same version of its policy.
 
     One that was sent back goes to those who decide again, changed or not; votes on what did not
     change stay. Raises WrongState, NotAllowed, Invalid.
     """
-    request = workflow.locked_request(request_id)
+    request = rounds.locked_request(request_id)
     now = request.locked_at
     _require_same(request, scope_hash)
     chain_ = policy.load_chain(request, now=now)
@@ -82,11 +82,11 @@ def _require_same(request: AccessRequest, scope_hash: str) -> None:
 
 
 def _require_sensible(
-    request: AccessRequest, wish: workflow.Wish, changed: list[str], now: datetime
+    request: AccessRequest, wish: wishes.Wish, changed: list[str], now: datetime
 ) -> None:
     version = request.policy_version
-    limit, whose = workflow.limit_of(request.level, version)
-    problem = workflow.wrong_wish(wish, version, limit, whose, now)
+    limit, whose = wishes.limit_of(request.level, version)
+    problem = wishes.wrong_wish(wish, version, limit, whose, now)
     if problem is None:
         return
     # A start that has passed while people decided is theirs to move, not to be stopped by.
@@ -100,7 +100,7 @@ def _require_sensible(
 
 
 def _change(
-    request: AccessRequest, wish: workflow.Wish, changed: list[str], *, by: Person, now: datetime
+    request: AccessRequest, wish: wishes.Wish, changed: list[str], *, by: Person, now: datetime
 ) -> None:
     before = {name: getattr(request, name) for name in changed}
     for name in changed:
@@ -114,7 +114,7 @@ def _change(
         before=before,
         after={name: getattr(request, name) for name in changed},
     )
-    workflow.rescope(request, by=by, now=now)
+    rounds.rescope(request, by=by, now=now)
 
 
 def last_edit(request: AccessRequest) -> Mapping[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError
 
-from approvals import grants, policy, reviews, workflow
+from approvals import grants, policy, reviews, rounds, wishes, workflow
 from approvals.errors import Invalid, NotAllowed
 from approvals.models import (
     AccessLevel,
@@ -85,7 +85,7 @@ def break_glass(
     level = workflow.hold_level(level_id)
     now = clock.now()
     version = _require_allowed(level, by, proven=proven)
-    wish = workflow.Wish(duration=_duration(level, version), reason=reason, ticket=ticket)
+    wish = wishes.Wish(duration=_duration(level, version), reason=reason, ticket=ticket)
     _require(level, wish, confirmation)
     request = workflow.create_request(
         level,
@@ -95,7 +95,7 @@ def break_glass(
         now=now,
         kind=RequestKind.EMERGENCY,
     )
-    workflow.skip_all(request, policy.plan(version, barred={by.pk}))
+    rounds.skip_all(request, policy.plan(version, barred={by.pk}))
     grant = grants.schedule(request, by=by, now=now)
     _owe_review(grant, now=now)
     return request
@@ -112,11 +112,11 @@ def _owe_review(grant: Grant, *, now: datetime) -> None:
 
 
 def _require_allowed(level: AccessLevel, by: Person, *, proven: bool) -> PolicyVersion:
-    if (problem := workflow.not_askable(level, by)) is not None:
+    if (problem := wishes.not_askable(level, by)) is not None:
         raise problem
     choice = policy.choose(level, by)
     if choice.version is None:
-        raise workflow.unmatched(level, choice)
+        raise wishes.unmatched(level, choice)
     if (refusal := may_open(choice.version, by)) is not None:
         raise refusal.error()
     if (review := owed(by)) is not None:
@@ -138,8 +138,8 @@ def _review_first(review: Review | None) -> NotAllowed:
     )
 
 
-def _require(level: AccessLevel, wish: workflow.Wish, confirmation: str) -> None:
-    fields = workflow.wrong_words(wish)
+def _require(level: AccessLevel, wish: wishes.Wish, confirmation: str) -> None:
+    fields = wishes.wrong_words(wish)
     if confirmation.strip() != level.target.name:
         fields["confirmation"] = [f"Type the target's name, {level.target.name}, to confirm."]
     if fields:

@@ -16,9 +16,9 @@ from django.db.models.functions import Coalesce
 
 from approvals import policy
 from approvals.models import AccessRequest, Candidate, Nudge, NudgeKind, RequestStage
+from approvals.rounds import locked_request, request_subject
 from approvals.states import RequestState, StageState
 from approvals.transition import actor, verb
-from approvals.workflow import locked_request, request_subject
 from audit import log
 from audit.log import SYSTEM
 

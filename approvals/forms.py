@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from approvals.lengths import lasting
 from approvals.models import Decision
-from approvals.workflow import REASON_MAX, Wish
+from approvals.wishes import REASON_MAX, Wish
 
 CHIPS = (900, 3600, 4 * 3600)  # seconds; what is asked for most, and one free field beside them
 OTHER = "other"

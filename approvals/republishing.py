@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.db import models, transaction
 
-from approvals import policy, scope, workflow
+from approvals import policy, rounds, scope
 from approvals.errors import Invalid
 from approvals.lengths import lasting
 from approvals.models import AccessRequest, Grant, Policy, PolicyVersion, Vote
@@ -101,7 +101,7 @@ def _locked(
 
 def _cancel(request: AccessRequest, by: Person, now: datetime) -> str:
     note = f"The policy {request.policy_version.policy} says something else now. Ask again."
-    workflow.decide(request, RequestState.CANCELLED, by=by, now=now, note=note)
+    rounds.decide(request, RequestState.CANCELLED, by=by, now=now, note=note)
     return "is cancelled"
 
 
@@ -133,7 +133,7 @@ def _weigh(request: AccessRequest, by: Person, now: datetime) -> str:
 
 
 def _turned_away(request: AccessRequest, why: str, by: Person, now: datetime) -> str:
-    workflow.decide(request, RequestState.CANCELLED, by=by, now=now, note=why)
+    rounds.decide(request, RequestState.CANCELLED, by=by, now=now, note=why)
     return f"is cancelled: {why}"
 
 
@@ -173,7 +173,7 @@ def _put_under(
         before=str(before),
         scope_hash_before=before_hash,
     )
-    workflow.begin_round(request, plan, by=by, now=now)
+    rounds.begin_round(request, plan, by=by, now=now)
 
 
 def _carry(
@@ -192,10 +192,10 @@ def _carry(
         if fitting is None:
             break
         left.remove(fitting)
-        workflow.carry_vote(request, fitting, by=by, now=now)
+        rounds.carry_vote(request, fitting, by=by, now=now)
         carried.append(fitting)
     for vote in left:
-        workflow.void(vote, request, "policy_changed", by=by, now=now)
+        rounds.void(vote, request, "policy_changed", by=by, now=now)
     return carried
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from approvals import policy, workflow
 from approvals.asking import AskedStage, asked_stages
 from approvals.models import AccessLevel, Policy
-from approvals.workflow import Preview, Wish
+from approvals.wishes import Wish
+from approvals.workflow import Preview
 
 if TYPE_CHECKING:
     from approvals.people import Person

@@ -20,7 +20,7 @@ from approvals.administration import PolicyDraft, StageDraft
 from approvals.models import AccessLevel, AccessRequest, Grant, Policy, Review, Target
 from approvals.policy import AppliesTo
 from approvals.provisioning.memory import MemoryServer
-from approvals.workflow import Wish
+from approvals.wishes import Wish
 from audit import clock
 
 MEMBERS = {

@@ -50,7 +50,7 @@ from approvals.models import (
     Target,
 )
 from approvals.states import GrantState
-from approvals.workflow import Wish
+from approvals.wishes import Wish
 from audit import clock, log, looking, reading
 from audit.models import Event
 

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from approvals import access, emergency, history, workflow
+from approvals import access, emergency, history, wishes, workflow
 from approvals.asking import AskedStage, asked_stages
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm
@@ -109,7 +109,7 @@ def _form(request: HttpRequest, level: AccessLevel, person: Person) -> AskForm:
 
 
 def _limit(level: AccessLevel, person: Person) -> int:
-    any_wish = workflow.Wish(duration=1, reason="…", ticket="…")
+    any_wish = wishes.Wish(duration=1, reason="…", ticket="…")
     return workflow.preview(level, by=person, wish=any_wish).max_duration
 
 

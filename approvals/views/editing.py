@@ -8,7 +8,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from approvals import editing, policy, workflow
+from approvals import editing, policy, wishes
 from approvals.errors import DebugflowError, Invalid, NotAllowed, WrongState
 from approvals.forms import AskForm, VoteForm
 from approvals.models import AccessRequest
@@ -47,8 +47,8 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     """The form with what is asked for now; POST asks for what it says instead."""
     asked = found(request, pk)
     zone = zone_of(viewer(request))
-    limit, _ = workflow.limit_of(asked.level, asked.policy_version)
-    wish = workflow.Wish(**{name: getattr(asked, name) for name in editing.EDITABLE})
+    limit, _ = wishes.limit_of(asked.level, asked.policy_version)
+    wish = wishes.Wish(**{name: getattr(asked, name) for name in editing.EDITABLE})
     data = request.POST if request.method == "POST" else None
     form = AskForm(data, limit=limit, zone=zone, wish=wish, auto_id="ask-%s")
     if data is None:
@@ -76,7 +76,7 @@ def _page(
     refused: DebugflowError | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    limit, whose = workflow.limit_of(asked.level, asked.policy_version)
+    limit, whose = wishes.limit_of(asked.level, asked.policy_version)
     context = {
         "now": clock.now(),
         "asked": asked,

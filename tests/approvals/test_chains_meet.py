@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 
-from approvals import access, delegating, emergency, opening, policy, reviews, workflow
+from approvals import access, delegating, emergency, opening, policy, reviews, wishes, workflow
 from approvals.delegating import Lending
 from approvals.errors import NotAllowed
 from approvals.models import AccessRequest, Grant, Policy, Review, Vote
@@ -102,7 +102,7 @@ class TestLongerAccess:
         world.vote(request, "carol")
         grant = Grant.objects.get()
         opening.open_grant(grant.pk, worker="w1")
-        wish = workflow.Wish(duration=900, reason="Not done yet.")
+        wish = wishes.Wish(duration=900, reason="Not done yet.")
         more = workflow.ask_longer(grant.pk, by=world.amir, wish=wish)
         assert world.alice.pk in policy.barred_from(more)
         world.vote(more, "bob")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from approvals import editing, workflow
+from approvals import editing, wishes, workflow
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import AccessRequest, Decision, Grant, Vote
 from approvals.states import RequestState, StageState
@@ -32,7 +32,7 @@ def back(world: World, request: AccessRequest, who: str = "bob", **changes: Any)
 def edit(world: World, request: AccessRequest, who: str = "alice", **wish: Any) -> AccessRequest:
     request.refresh_from_db()
     same = {name: getattr(request, name) for name in editing.EDITABLE}
-    asked = workflow.Wish(**{**same, **wish})
+    asked = wishes.Wish(**{**same, **wish})
     by = world.people[who]
     return editing.edit(request.pk, by=by, wish=asked, scope_hash=request.scope_hash)
 

@@ -15,7 +15,7 @@ import pytest
 from django.db import connections
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, closing, delegating, grants, leases, opening, workflow
+from approvals import administration, closing, delegating, grants, leases, opening, rounds, workflow
 from approvals.delegating import Lending
 from approvals.errors import ProvisionError
 from approvals.models import AccessLevel, AccessRequest, Delegation, Grant, StepKind, Target
@@ -279,7 +279,7 @@ def _is_expired(request: AccessRequest) -> bool:
 
 def test_one_request_that_cannot_be_closed_keeps_no_other_open(world: World, clock, monkeypatch):
     broken, sound = world.submit("alice"), world.submit("amir")
-    decide = workflow.decide
+    decide = rounds.decide
 
     def fail(request: AccessRequest, *args: Any, **kwargs: Any) -> None:
         if request.pk == broken.pk:

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from approvals import grants, workflow
 from approvals.models import AccessLevel, AccessRequest, Grant
-from approvals.workflow import Wish
+from approvals.wishes import Wish
 from debugflow.embedded.story import cast
 
 SECONDS = 6.0  # how long each of the two is measured

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.db.models import Model
 
-from approvals import access, administration, targets, workflow
+from approvals import access, administration, targets, wishes, workflow
 from approvals.models import AccessLevel, Grant, Policy, PolicyVersion, Target
 from audit.models import Event
 from debugflow.accounts.models import User
@@ -56,7 +56,7 @@ def test_everybody_is_there_and_can_sign_in(seed):
 def test_alice_may_ask_and_is_told_whom_mallory_and_ada_may_not(seed):
     seed()
     level = AccessLevel.objects.get(name=cast.READ_ONLY)
-    wish = workflow.Wish(duration=60, reason="Orders hang.")
+    wish = wishes.Wish(duration=60, reason="Orders hang.")
     preview = workflow.preview(level, by=person("alice"), wish=wish)
     assert preview.problem is None
     assert [stage.stage.name for stage in preview.plan.stages] == ["Database", "Security"]

@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.db.models import Model
 
-from approvals import access, closing, grants, opening, workflow
+from approvals import access, closing, grants, opening, wishes, workflow
 from approvals.models import AccessLevel, Grant, Policy, PolicyVersion, Target
 from audit.models import Event
 from debugflow.embedded.production import Production
@@ -87,7 +87,7 @@ def person(name: str, group: str) -> Any:
 def opened(alice: Any, bob: Any) -> Grant:
     """alice asks, bob approves, a worker opens."""
     level = AccessLevel.objects.get()
-    wish = workflow.Wish(duration=600, reason="Orders hang.")
+    wish = wishes.Wish(duration=600, reason="Orders hang.")
     request = workflow.submit(level.pk, by=alice, wish=wish)
     workflow.vote(
         request.pk, by=bob, decision="approve", scope_hash=request.scope_hash, comment="Yes."

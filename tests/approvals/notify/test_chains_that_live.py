@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 
-from approvals import delegating, editing, emergency, reviews, workflow
+from approvals import delegating, editing, emergency, reviews, wishes
 from approvals.delegating import Lending
 from approvals.models import AccessRequest, Grant, Review
 from audit import clock as time
@@ -19,9 +19,9 @@ from tests.world import HOUR, World, publish
 pytestmark = pytest.mark.django_db
 
 
-def wish_of(request: AccessRequest, **changes: Any) -> workflow.Wish:
+def wish_of(request: AccessRequest, **changes: Any) -> wishes.Wish:
     same = {name: getattr(request, name) for name in editing.EDITABLE}
-    return workflow.Wish(**{**same, **changes})
+    return wishes.Wish(**{**same, **changes})
 
 
 def sent_back(world: World) -> AccessRequest:
