@@ -75,7 +75,11 @@ class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
         return self.filter(pk__in=RawSQL(_waiting_query(), [user.pk, user.pk]))  # noqa: S611
 
 
-BARRED = "r.requester_id, r.beneficiary_id, r.last_edited_by_id"
+# As `policy.barred_from`: of longer access, also whoever asked for it in the first place.
+BARRED = (
+    "r.requester_id, r.beneficiary_id, r.last_edited_by_id,"
+    " COALESCE(first.requester_id, r.requester_id)"
+)
 
 
 @functools.cache
@@ -105,11 +109,13 @@ def _waiting_query() -> str:
         JOIN approvals_target target ON target.id = r.target_id AND target.enabled
         JOIN approvals_policyversion version ON version.id = r.policy_version_id
         JOIN approvals_policy policy ON policy.id = version.policy_id AND policy.enabled
+        LEFT JOIN approvals_grant prolonged ON prolonged.id = r.extends_id
+        LEFT JOIN approvals_accessrequest first ON first.id = prolonged.request_id
         WHERE LEAST(r.pending_until, asked.deadline_at) > (SELECT dbnow())
             AND (person = voter OR version.allow_delegation
                 AND person IN ({lenders_query("voter", barred=BARRED)}))
-            AND person NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
-            AND voter NOT IN (r.requester_id, r.beneficiary_id, r.last_edited_by_id)
+            AND person NOT IN ({BARRED})
+            AND voter NOT IN ({BARRED})
             AND NOT EXISTS (
                 SELECT FROM approvals_vote v JOIN approvals_requeststage s ON s.id = v.stage_id
                 WHERE s.request_id = r.id AND s.round = r.round

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import DatabaseError, transaction
 
 from approvals import access, delegating, emergency, opening, policy, reviews, wishes, workflow
 from approvals.delegating import Lending
@@ -106,7 +107,17 @@ class TestLongerAccess:
         more = workflow.ask_longer(grant.pk, by=world.amir, wish=wish)
         assert world.alice.pk in policy.barred_from(more)
         world.vote(more, "bob")
+        assert not AccessRequest.objects.waiting_for(world.alice).exists()
+        assert AccessRequest.objects.waiting_for(world.carol).exists()
         refused("self_approval", NotAllowed, lambda: world.vote(more, "alice"))
+        with pytest.raises(DatabaseError, match="about themselves"), transaction.atomic():
+            Vote.objects.create(
+                stage=more.stages.last(),
+                voter=world.alice,
+                decision="approve",
+                scope_hash=more.scope_hash,
+                voted_at=time.now(),
+            )
 
 
 class TestReviews:
