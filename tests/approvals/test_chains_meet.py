@@ -110,9 +110,11 @@ class TestLongerAccess:
         assert not AccessRequest.objects.waiting_for(world.alice).exists()
         assert AccessRequest.objects.waiting_for(world.carol).exists()
         refused("self_approval", NotAllowed, lambda: world.vote(more, "alice"))
+        last = more.stages.last()
+        assert last is not None
         with pytest.raises(DatabaseError, match="about themselves"), transaction.atomic():
             Vote.objects.create(
-                stage=more.stages.last(),
+                stage=last,
                 voter=world.alice,
                 decision="approve",
                 scope_hash=more.scope_hash,
