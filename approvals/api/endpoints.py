@@ -113,18 +113,25 @@ class Listing(Endpoint):
     """A page of rows: which ones is `rows`, how they are printed `printed`."""
 
     filters: ClassVar[type[inputs.Input]] = inputs.NoFilter
+    beside: ClassVar[type[shapes.Shape]] = shapes.Shape
     pages: ClassVar[type[NewestFirst]] = NewestFirst
 
     def get(self, request: Request, **kwargs: int) -> Response:
         rows, pages = self.rows(self.parameters(self.filters)), self.pages()
         page = pages.paginate_queryset(rows, request, view=self)
-        return pages.get_paginated_response(self.printed(page or []).data)
+        told = pages.get_paginated_response(self.printed(page or []).data)
+        told.data.update(self.told_beside())
+        return told
 
     def rows(self, given: dict[str, Any]) -> QuerySet[Any]:
         raise NotImplementedError
 
     def printed(self, page: list[Any]) -> BaseSerializer[Any]:
         raise NotImplementedError
+
+    def told_beside(self) -> dict[str, Any]:
+        """What a page says beside its rows, of the form `beside`."""
+        return {}
 
 
 def matching(

@@ -44,6 +44,8 @@ SUMMARIES: Final = {
     "delegations_get": "One of them",
     "delegations_end": "End it",
     "events_list": "The audit log, newest first",
+    "inbox_list": "What you were told, newest first",
+    "inbox_read": "Mark some of it as read, or all up to one",
     "tokens_list": "Your tokens; for superusers all",
     "tokens_create": "Make a token, and show it once",
     "tokens_get": "One of them",
@@ -155,6 +157,7 @@ SENT: Final[dict[str, Any]] = {
         "ends_at": "2030-02-15T08:00:00Z",
         "note": "On the beach.",
     },
+    "inbox_read": {"until": 418},
     "grants_revoke": {"reason": "The incident is over."},
     "grants_abandon": {"reason": "The server was scrapped."},
     "tokens_create": {"name": "nightly report", "scopes": ["read"], "days": 90},
@@ -176,6 +179,26 @@ ANSWERED: Final[dict[str, Any]] = {
     "delegations_create": DELEGATION,
     "delegations_get": DELEGATION,
     "delegations_end": {**DELEGATION, "ended_at": "2030-02-03T09:12:00.118000Z"},
+    "inbox_list": {
+        "next": None,
+        "previous": None,
+        "results": [
+            {
+                "id": 418,
+                "fact": "asked",
+                "at": "2030-01-31T10:52:11.204000Z",
+                "urgent": True,
+                "thread": "request:12",
+                "text": "alice asks for read-only on orders for 1 h",
+                "quote": "Orders hang since 10:40.",
+                "next_step": "Approve or deny it in “Database”, by 1 Feb 10:52 UTC.",
+                "link": "/requests/12/",
+                "read_at": None,
+            }
+        ],
+        "unread": 1,
+    },
+    "inbox_read": {"read": 1, "unread": 0},
     "grants_reveal": {
         "connection": {"host": "db.example.com", "port": 5432, "user": "dbgf_7"},
         "password": "shown once",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from approvals.models import Decision, TokenKind, TokenScope
 from approvals.states import GrantState, RequestState, ReviewOutcome
+
+BIGGEST: Final = 2**63 - 1  # what an id can be
 
 
 class Text(serializers.CharField):
@@ -56,7 +58,7 @@ class Id(serializers.IntegerField):
     """A query parameter that is an id."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"required": False, "min_value": 1, "max_value": 2**63 - 1, **options})
+        super().__init__(**{"required": False, "min_value": 1, "max_value": BIGGEST, **options})
 
 
 @extend_schema_field(bool)
@@ -114,6 +116,23 @@ class ReviewInput(Input):
     outcome = serializers.ChoiceField(choices=ReviewOutcome.choices)
     note = Text()
     end_access = serializers.BooleanField(default=False)
+
+
+class ReadInput(Input):
+    """Either `ids` or `until`."""
+
+    ids = serializers.ListField(
+        child=WholeNumber(min_value=1, max_value=BIGGEST),
+        allow_empty=False,
+        max_length=100,
+        required=False,
+    )
+    until = WholeNumber(min_value=1, max_value=BIGGEST, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError({"until": "Say either ids or until."})
+        return attrs
 
 
 class EditInput(Input):
@@ -199,6 +218,10 @@ class GrantFilter(NoFilter):
 class ReviewFilter(NoFilter):
     awaiting_me = Flag()
     open = Flag()
+
+
+class InboxFilter(NoFilter):
+    unread = Flag()
 
 
 class TokenFilter(NoFilter):

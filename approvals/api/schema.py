@@ -97,7 +97,8 @@ class Described(AutoSchema):
         if self.method == "DELETE":
             return {204: None, **refusals}
         if self._lists():
-            return {(200, "application/json"): _page(self.view.lists), **refusals}
+            page = _page(self.view.lists, self.view.beside)
+            return {(200, "application/json"): page, **refusals}
         code = self.view.post_status if self.method == "POST" else 200
         return {(code, "application/json"): self.view.gives, **refusals}
 
@@ -106,10 +107,12 @@ class Described(AutoSchema):
 
 
 @functools.cache
-def _page(of: type[serializers.BaseSerializer[Any]]) -> type[serializers.Serializer[Any]]:
+def _page(
+    of: type[serializers.BaseSerializer[Any]], beside: type[shapes.Shape]
+) -> type[serializers.Serializer[Any]]:
     address = serializers.URLField(allow_null=True)
     members = {"next": address, "previous": address, "results": of(many=True)}
-    return type(f"PageOf{of.__name__}", (shapes.Shape,), members)
+    return type(f"PageOf{of.__name__}", (beside,), members)
 
 
 def strict(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from approvals.models import (
     AccessRequest,
     ApiToken,
     Delegation,
+    Delivery,
     Grant,
     RequestStage,
     Review,
@@ -499,4 +500,31 @@ class TokenOut(serializers.ModelSerializer[ApiToken]):
             "expires_at",
             "last_used_at",
             "revoked_at",
+        )
+
+
+class EntryOut(serializers.ModelSerializer[Delivery]):
+    """An entry of somebody's inbox: what they were told, in the words of the page."""
+
+    fact = serializers.CharField(source="notice.fact")
+    at = serializers.DateTimeField(source="notice.at")
+    thread = serializers.CharField(source="notice.thread")
+    text = serializers.CharField(source="notice.text")
+    quote = serializers.CharField(source="notice.quote")
+    next_step = serializers.CharField(source="notice.step")
+    link = serializers.CharField(source="notice.link")
+
+    class Meta:
+        model = Delivery
+        fields: tuple[str, ...] = (
+            "id",
+            "fact",
+            "at",
+            "urgent",
+            "thread",
+            "text",
+            "quote",
+            "next_step",
+            "link",
+            "read_at",
         )

@@ -96,6 +96,14 @@ class CredentialShape(Shape):
     password = serializers.CharField()
 
 
+class UnreadShape(Shape):
+    unread = serializers.IntegerField()
+
+
+class ReadShape(UnreadShape):
+    read = serializers.IntegerField()
+
+
 class SessionShape(Shape):
     id = serializers.IntegerField()
     username = serializers.CharField()

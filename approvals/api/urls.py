@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from approvals.api import credentials, endpoints, views
+from approvals.api import credentials, endpoints, inbox, views
 
 app_name = "api"
 
@@ -39,6 +39,8 @@ urlpatterns = [
     path("delegations/<int:pk>/", views.OneDelegation.as_view(), name="delegation"),
     path("delegations/<int:pk>/end/", views.EndDelegation.as_view(), name="delegation-end"),
     path("events/", views.Events.as_view(), name="events"),
+    path("inbox/", inbox.Inbox.as_view(), name="inbox"),
+    path("inbox/read/", inbox.ReadInbox.as_view(), name="inbox-read"),
     path("tokens/", credentials.Tokens.as_view(), name="tokens"),
     path("tokens/this/", credentials.ThisToken.as_view(), name="this-token"),
     path("tokens/<int:pk>/", credentials.OneToken.as_view(), name="token"),

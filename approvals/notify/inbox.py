@@ -5,7 +5,7 @@ What is read is one's own mark, of no weight for anybody else, and so writes no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -51,8 +51,13 @@ def read(person: Person, pk: int) -> Delivery | None:
     """One entry of theirs, marked as read; None where they have no such entry."""
     entry = entries(person).filter(pk=pk).first()
     if entry is not None:
-        unread(person).filter(pk=pk).update(read_at=clock.DbNow())
+        read_some(person, [pk])
     return entry
+
+
+def read_some(person: Person, pks: Collection[int]) -> int:
+    """Mark those of these entries that are theirs as read. Returns how many were new."""
+    return unread(person).order_by().filter(pk__in=pks).update(read_at=clock.DbNow())
 
 
 def read_all(person: Person, *, until: int) -> int:

@@ -206,6 +206,8 @@ class Place:
                     "delegate": self.world.chen.username,
                     "ends_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}",
                 }
+            case "/inbox/read/" | "/api/v1/inbox/read/":
+                return {"until": self.told.pk}
             case "/sign-in/" | "/admin/login/" | "/api/v1/session/":
                 return {"username": "alice", "password": PASSWORD}
         return {}

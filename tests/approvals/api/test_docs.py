@@ -49,6 +49,8 @@ def sources() -> list[Path]:
     names = (
         "errors",
         "workflow",
+        "wishes",
+        "rounds",
         "emergency",
         "editing",
         "grants",
