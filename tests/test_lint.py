@@ -257,3 +257,21 @@ def test_a_reading_of_the_environment_is_noticed(code: str):
 def test_the_environment_is_read_where_settings_are_made():
     read = {place.partition(":")[0] for place in offenders(reads_environment)}
     assert {path for path in read if not path.startswith(BEFORE_SETTINGS)} == set(READS_ENVIRONMENT)
+
+
+def puts_off(node: ast.AST) -> Iterator[ast.AST]:
+    """A message that is to be delivered later: a broker may lose it, or deliver it many times."""
+    if isinstance(node, ast.keyword) and node.arg in {"eta", "countdown"}:
+        yield node
+    if isinstance(node, ast.Dict):
+        yield from (key for key in node.keys if key and {"eta", "countdown"} & set(texts(key)))
+
+
+@pytest.mark.slow
+def test_no_message_is_put_off():
+    """What is due is found in the database when its time comes."""
+    assert breaks(puts_off, "close_grant.apply_async((1,), eta=end)")
+    assert breaks(puts_off, "self.retry(countdown=5)")
+    assert breaks(puts_off, "task.apply_async(**{'eta': end})")
+    assert not breaks(puts_off, "queue.ring('close_grant', 1)")
+    assert offenders(puts_off) == []

@@ -76,9 +76,14 @@ def _may_decide(request: AccessRequest, chain: policy.Chain) -> list[int]:
 
 
 def newly_asked(case: Case) -> People:
-    """Of those who can decide, the ones who were not asked before."""
+    """Of those who can decide, the ones who were not asked before. None where telling was so late
+    that they were asked together with the others."""
     people = can_decide(case)
-    return None if people is None else set(people) - _told(case)
+    if people is None:
+        return None
+    asked = Delivery.objects.filter(asking_here(case), person__in=people)
+    new = set(people) - set(asked.values_list("person", flat=True))
+    return new if new or not asked.filter(notice__told_at__gte=case.notice.at).exists() else None
 
 
 def was_asked(case: Case) -> People:

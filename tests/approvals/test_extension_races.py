@@ -7,18 +7,21 @@ on the target alike, and what has ended stays so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
+from django.db import transaction
 
 from approvals import closing, extending, grants, opening, workflow
 from approvals.errors import WrongState
-from approvals.models import AccessRequest, ExtensionApproval, Grant
+from approvals.models import AccessRequest, ExtensionApproval, Grant, StepKind
 from approvals.states import GrantState, RequestState
 from audit.log import timeline
-from tests.approvals.test_races import at_once, vote
-from tests.conftest import Clock
+from tests.approvals.test_races import at_once, until_blocked, vote
+from tests.conftest import Clock, Control
 from tests.world import HOUR, World, publish
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -159,6 +162,75 @@ def test_an_extension_against_the_end(world: World):
         else:
             assert told(grant, "grant.extended") == 0
         assert ended(world, grant)
+
+
+def test_a_decision_while_the_end_is_under_way_comes_too_late(world: World):
+    """The sweeper has the access locked to end it when the last vote comes for it."""
+    grant = opened(world)
+    request = ask(world, grant)
+    Clock().forward(HOUR)
+    with transaction.atomic():
+        jobs = closing.claim(StepKind.CUT, worker="s")
+        [decided] = at_once(vote(world, request, "carol"))
+    assert isinstance(decided, WrongState)
+    assert closing.run_all(jobs)
+    refused_and_over(world, grant, request)
+
+
+def test_a_decision_that_waits_past_the_end_comes_too_late(world: World, control: Control):
+    """Somebody else has the access locked, and its end comes before the vote gets it."""
+    grant = opened(world)
+    request = ask(world, grant)
+    Clock().forward(HOUR - 1)
+    with psycopg.connect(control.url()) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT FROM approvals_grant WHERE id = %s FOR UPDATE", [grant.pk])
+        decides = pool.submit(at_once, vote(world, request, "carol"))
+        until_blocked(control)
+        Clock().forward(1)
+        closing.close_grant(grant.pk, worker="s")  # nor does the sweeper get it: it comes again
+        other.commit()
+        [decided] = decides.result(timeout=10)
+    assert isinstance(decided, WrongState)
+    closing.close_grant(grant.pk, worker="s")
+    refused_and_over(world, grant, request)
+
+
+def test_an_end_that_waits_for_the_decision_is_that_of_the_decision(world: World, control: Control):
+    """The vote has the access locked when the sweeper comes for it, at the old end."""
+    grant = opened(world)
+    request = ask(world, grant)
+    before = grant.expires_at
+    Clock().forward(HOUR - 1)
+    with psycopg.connect(control.url()) as other, ThreadPoolExecutor(1) as pool:
+        # What people are told is written last, with the request and the access locked.
+        other.execute("LOCK TABLE approvals_notice IN SHARE MODE")
+        decides = pool.submit(at_once, vote(world, request, "carol"))
+        until_blocked(control)
+        assert closing.claim(StepKind.CUT, worker="s") == []
+        other.commit()
+        [decided] = decides.result(timeout=10)
+    assert not isinstance(decided, Exception)
+    extend(grant)()
+    Clock().forward(1)
+    closing.close_grant(grant.pk, worker="s")
+    grant.refresh_from_db()
+    assert (grant.state, grant.expires_at) == (GrantState.ACTIVE, request.wanted_until)
+    assert before < grant.expires_at == world.server.accounts[grant.account].valid_until
+    Clock().forward(HOUR)
+    assert ended(world, grant)
+
+
+def refused_and_over(world: World, grant: Grant, request: AccessRequest) -> None:
+    """The decision has left nothing, and the access is not open past its end."""
+    request.refresh_from_db()
+    assert request.state == RequestState.PENDING
+    assert told(grant, "grant.extending") == 0
+    grant.refresh_from_db()
+    assert (grant.state == GrantState.ACTIVE, grant.extended_until) == (False, None)
+    assert workflow.expire(request.pk) is not None
+    request.refresh_from_db()
+    assert request.state == RequestState.EXPIRED
+    assert ended(world, grant)
 
 
 @pytest.mark.slow

@@ -204,6 +204,15 @@ def test_double_revoke(world: World):
     assert actions(grant.request)["grant.revoking"] == 1
 
 
+@pytest.mark.slow
+def test_a_credential_is_shown_once_however_many_ask_at_once(world: World):
+    grant = world.approved()
+    opening.open_grant(grant.pk, worker="w1")
+    results = at_once(*[partial(grants.reveal, grant.pk, by=world.alice)] * 4)
+    assert sum(isinstance(result, WrongState) for result in results) == 3
+    assert actions(grant.request)["grant.revealed"] == 1
+
+
 def test_release_against_expiry(world: World, clock):
     for _ in range(3):
         grant = world.approved()
@@ -245,14 +254,14 @@ def test_a_vote_that_waited_past_the_deadline_is_late(world: World, control: Con
     assert not Vote.objects.exists()
 
 
-def until_blocked(control: Control) -> None:
-    """Wait until some backend waits for a lock."""
+def until_blocked(control: Control, many: int = 1) -> None:
+    """Wait until so many backends wait for a lock."""
     with control.superuser() as watcher:
         for _ in range(1000):
             row = watcher.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             ).fetchone()
-            if row and row[0]:
+            if row and row[0] >= many:
                 return
             watcher.execute("SELECT pg_sleep(0.01)")
     raise AssertionError("nobody waits for a lock")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from approvals import administration, republishing, workflow
@@ -18,7 +20,8 @@ from audit.log import timeline
 from audit.models import Event
 from tests.approvals.admin_browser import browser, url
 from tests.approvals.test_admin_policies import form_data, send
-from tests.approvals.test_races import at_once
+from tests.approvals.test_races import at_once, until_blocked, vote
+from tests.conftest import Control
 from tests.world import HOUR, World, publish, stage
 
 
@@ -54,6 +57,25 @@ class TestKeeping:
         world.vote(request, "bob")
         world.vote(request, "carol")
         assert Grant.objects.get().request == request
+
+    def test_against_the_last_vote_at_once_both_are_done(self, committed: None, world: World):
+        """And it is approved under the version it was asked under, however strict the new one."""
+        publish(world, stage(world, "Database", "dba"))
+        for number in range(4):
+            request = world.submit()
+            stricter = partial(
+                republish,
+                world,
+                stage(world, f"Strict {number}", "dba", "security"),
+                pending="keep",
+            )
+            voted, published = at_once(vote(world, request, "bob"), stricter)
+            assert not isinstance(voted, Exception)
+            assert not isinstance(published, Exception)
+            request.refresh_from_db()
+            assert request.state == RequestState.APPROVED
+            assert request.policy_version != published
+            publish(world, stage(world, "Database", "dba"))
 
 
 class TestWeighingAnew:
@@ -171,14 +193,7 @@ class TestWeighingAnew:
         """The vote comes first and is carried, or last and is told that the scope has changed."""
         for _ in range(4):
             request = world.submit()
-            cast = partial(
-                workflow.vote,
-                request.pk,
-                by=world.bob,
-                decision="approve",
-                scope_hash=request.scope_hash,
-            )
-            voted, published = at_once(cast, partial(republish, world))
+            voted, published = at_once(vote(world, request, "bob"), partial(republish, world))
             assert not isinstance(published, Exception)
             count = Vote.objects.counting().filter(stage__request=request).count()
             late = isinstance(voted, WrongState)
@@ -194,6 +209,50 @@ class TestCancelling:
             request.refresh_from_db()
             assert request.state == RequestState.CANCELLED
             assert "Ask again." in request.decision_note
+
+    def test_against_the_last_vote_at_once_one_of_them_decides(self, committed: None, world: World):
+        """Approved and with a grant, or cancelled and without: never a grant of what is cancelled,
+        nor a vote that is taken and comes to nothing without a word."""
+        publish(world, stage(world, "Database", "dba"))
+        for _ in range(4):
+            request = world.submit()
+            again = partial(
+                republish, world, stage(world, "Database", "dba"), pending=Pending.CANCEL
+            )
+            voted, published = at_once(vote(world, request, "bob"), again)
+            assert not isinstance(published, Exception)
+            request.refresh_from_db()
+            late = isinstance(voted, WrongState)
+            assert request.state == (RequestState.CANCELLED if late else RequestState.APPROVED)
+            assert Grant.objects.filter(request=request).count() == (0 if late else 1)
+            said = [one for one in told(request) if one in ("vote.cast", "grant.scheduled")]
+            assert said == ([] if late else ["vote.cast", "grant.scheduled"])
+
+    @pytest.mark.parametrize("first", ["vote", "publication"])
+    def test_whoever_waits_for_the_other_sees_what_it_did(
+        self, committed: None, world: World, control: Control, first: str
+    ):
+        """Either of them has the request's lock when the other comes."""
+        publish(world, stage(world, "Database", "dba"))
+        request = world.submit()
+        cast = vote(world, request, "bob")
+        cancel = partial(republish, world, stage(world, "Other", "dba"), pending=Pending.CANCEL)
+        ahead, behind = (cast, cancel) if first == "vote" else (cancel, cast)
+        with psycopg.connect(control.url()) as other, ThreadPoolExecutor(2) as pool:
+            # What tells people of either is written last, with the request locked.
+            other.execute("LOCK TABLE approvals_notice IN SHARE MODE")
+            had = pool.submit(at_once, ahead)
+            until_blocked(control)
+            waits = pool.submit(at_once, behind)
+            until_blocked(control, 2)
+            other.commit()
+            results = [had.result(timeout=10)[0], waits.result(timeout=10)[0]]
+        request.refresh_from_db()
+        assert not isinstance(results[0], Exception)
+        assert isinstance(results[1], WrongState) == (first == "publication")
+        decided = RequestState.APPROVED if first == "vote" else RequestState.CANCELLED
+        assert request.state == decided
+        assert Grant.objects.count() == (first == "vote")
 
     def test_more_than_can_be_settled_at_once_are_refused_and_nothing_is_published(
         self, world: World, monkeypatch: pytest.MonkeyPatch

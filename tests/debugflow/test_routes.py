@@ -7,9 +7,12 @@ object or a body that is not in `routes.Place` yet, say there what stands behind
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from tests.conftest import Clock
 from tests.debugflow.routes import Place, routes, settle, signed_in
@@ -136,6 +139,8 @@ POST /api/v1/delegations/                          403  201  201  409  201  201 
 GET  /api/v1/delegations/<pk>/                     403  404  404  200  404  404  404  200  200
 POST /api/v1/delegations/<pk>/end/                 403  404  404  200  404  404  404  200  200
 GET  /api/v1/events/                               403  200  200  200  200  200  200  200  200
+GET  /api/v1/inbox/                                403  200  200  200  200  200  200  200  200
+POST /api/v1/inbox/read/                           403  200  200  200  200  200  200  200  200
 GET  /api/v1/tokens/                               403  200  200  200  200  200  200  200  200
 POST /api/v1/tokens/                               403  201  201  201  201  201  201  201  201
 GET  /api/v1/tokens/<pk>/                          403  404  404  200  404  404  404  404  200
@@ -261,6 +266,7 @@ def _meant(route: str) -> list[str]:
     return [route]
 
 
+WENT_WELL = ("200", "201", "204", "302")
 ENDS_SESSIONS = ("/sign-in/", "/sign-out/", "/admin/logout/", "/api/v1/session/")
 ROWS = _rows()
 KNOWN = {route for _, route in ROWS}
@@ -296,6 +302,33 @@ def test_everybody_gets_what_the_table_says(place: Place, role: str) -> None:
             wrong.append(f"{method} {route}: {got} and not {cells[column]}")
         client = signed_in(place, role) if route in ENDS_SESSIONS else client
     assert wrong == []
+
+
+WRITES = re.compile(r'(?:INSERT INTO|DELETE FROM|(?<!FOR )(?<!KEY )UPDATE) "?(\w+)')
+# One's own marks, of no weight for anybody else.
+WRITES_NO_EVENT = {
+    ("POST", "/inbox/read/"): {"approvals_delivery"},
+    ("POST", "/api/v1/inbox/read/"): {"approvals_delivery"},
+}
+
+
+@pytest.mark.slow
+def test_whatever_changes_something_writes_an_event(place: Place) -> None:
+    """Every address of the site and the API that changes something, called by one who may."""
+    silent, told = {}, 0
+    for (method, route), cells in ROWS.items():
+        may = [role for role, cell in zip(ROLES, cells, strict=True) if cell in WENT_WELL]
+        if method == "GET" or route.startswith("/admin/") or not may:
+            continue
+        client = signed_in(place, may[0])
+        with CaptureQueriesContext(connection) as asked:
+            place.send(client, method, route)
+        written = {table for one in asked for table in WRITES.findall(one["sql"])}
+        told += "audit_event" in written
+        if "audit_event" not in written and (quietly := written - {"django_session"}):
+            silent[method, route] = quietly
+    assert silent == WRITES_NO_EVENT
+    assert told >= 40
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.urls import resolve
 
-from approvals import alarms, discussion, grants, opening, tokens, workflow
+from approvals import alarms, discussion, escalation, grants, opening, tokens, workflow
 from approvals.errors import ProvisionError
 from approvals.models import Notice
 from approvals.notify import outbox
@@ -134,6 +134,18 @@ class TestARequest:
         log.record("requeststage.escalated", actor=SYSTEM, subject=database)
         tell()
         assert told("escalated") == ["erin"], "the others have been asked"
+
+    def test_who_is_asked_only_once_it_is_escalated_is_asked_once(self, world: World, clock: Any):
+        """After an outage of those who tell: the first notice asks everybody, and none is lost."""
+        owners = world.groups["owners"]
+        publish(world, stage(world, "Database", "dba", escalate_after=600, escalation_group=owners))
+        request = world.submit()
+        clock.forward(600)
+        escalation.tend(request.pk)
+        tell()
+        assert told("asked") == ["bob", "dan", "dora", "olga"]
+        assert told("escalated") == []
+        assert Notice.objects.get(fact="escalated").last_error == ""
 
     def test_a_stalled_stage_is_told_to_administrators(self, world: World):
         request = world.submit()
