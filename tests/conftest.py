@@ -7,8 +7,10 @@ gets a fresh clone of the database afterwards, since Events refuse to be truncat
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,15 +110,42 @@ def _in_memory() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def control(server_directory: Path) -> Iterator[Control]:
-    with EmbeddedPostgres(server_directory / "control", settings=UNSAFE_BUT_FAST) as postgres:
+def prepared(
+    server_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Path:
+    """The directory of a stopped server that holds the template: migrations take seconds, so that
+    the first of several test processes makes it for all of them."""
+    ours = tmp_path_factory.getbasetemp()
+    run = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    with (run / "prepared").open("a+") as told:
+        fcntl.flock(told, fcntl.LOCK_EX)
+        told.seek(0)
+        if (place := told.read()) and Path(place).is_dir():
+            return Path(place)
+        made = server_directory / "prepared"
+        with (
+            EmbeddedPostgres(made, settings=UNSAFE_BUT_FAST) as postgres,
+            django_db_blocker.unblock(),
+        ):
+            Control(postgres).make_template()
+        told.write(str(made))
+    return made
+
+
+@pytest.fixture(scope="session")
+def control(server_directory: Path, prepared: Path) -> Iterator[Control]:
+    directory = server_directory / "control"
+    # With its owner: as root that is the servers' system user.
+    subprocess.run(["cp", "-a", str(prepared), str(directory)], check=True)
+    with EmbeddedPostgres(directory, settings=UNSAFE_BUT_FAST) as postgres:
         yield Control(postgres)
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(control: Control, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     with django_db_blocker.unblock():
-        control.make_template()
         control.fresh_database()
         control.point_django_at(DATABASE, APP)
     yield

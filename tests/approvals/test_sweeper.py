@@ -15,7 +15,7 @@ import pytest
 from django.db import connections
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, closing, delegating, grants, leases, opening, rounds, workflow
+from approvals import administration, closing, delegating, grants, leases, opening, rounds
 from approvals.delegating import Lending
 from approvals.errors import ProvisionError
 from approvals.models import AccessLevel, AccessRequest, Delegation, Grant, StepKind, Target
@@ -286,7 +286,7 @@ def test_one_request_that_cannot_be_closed_keeps_no_other_open(world: World, clo
             raise RuntimeError("a defect")
         decide(request, *args, **kwargs)
 
-    monkeypatch.setattr(workflow, "decide", fail)
+    monkeypatch.setattr(rounds, "decide", fail)
     clock.forward(86400)
     with sweeping():
         eventually(lambda: AccessRequest.objects.get(pk=sound.pk).state == RequestState.EXPIRED)
