@@ -1,7 +1,7 @@
 """A real installation with the demonstration's people and target, and real browsers.
 
-A browser, and with it Playwright, runs only while a test of this package does: meanwhile Django
-takes the whole process for an event loop.
+A browser, and with it Playwright, runs only for one module of this package: meanwhile Django takes
+the whole process for an event loop, and no other can be started.
 """
 
 from __future__ import annotations
@@ -53,10 +53,18 @@ def nothing_asked(callers: Callers) -> None:
         callers[name].clear()
 
 
+@pytest.fixture(scope="module")
+def started(installation: Installation) -> Iterator[Browser]:
+    with chromium.started() as browser:
+        yield browser
+
+
 @pytest.fixture
-def browser(installation: Installation) -> Iterator[Browser]:
-    with chromium.started() as started:
-        yield started
+def browser(started: Browser) -> Iterator[Browser]:
+    """One that nobody has used: everybody has a context of their own, and it is closed."""
+    yield started
+    for context in started.contexts:
+        context.close()
 
 
 class People:

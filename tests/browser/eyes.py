@@ -16,23 +16,27 @@ THEMED: dict[Theme, str] = {
     "light": "html[data-bs-theme=light], html:not([data-bs-theme], .dark)",
     "dark": "html[data-bs-theme=dark], html.dark",
 }
-LOOKS: tuple[tuple[str, Theme, dict[str, Any]], ...] = (
+Look = tuple[str, Theme, dict[str, Any]]
+LOOKS: tuple[Look, ...] = (
     ("phone", "light", {}),
     ("desk", "dark", OF_COLOUR),
     ("desk", "light", {}),
 )
-# Nothing of the admin is elsewhere on a wide page: what is told of a narrow one is told of both.
-DESK_LOOKS = (*LOOKS[:2], ("desk", "light", OF_COLOUR))
+# Where nothing is elsewhere on a wide page, as in the admin, or somebody else has seen it before:
+# what is told of a narrow one is told of both, and a wide one has each colour in the dark.
+FEWER_LOOKS = LOOKS[:2]
 
 
-def problems(person: Person) -> list[str]:
+def problems(person: Person, *, seen_before: bool = False) -> list[str]:
     """What is wrong with the page that is shown: what axe finds, and what has to be scrolled to."""
+    fewer = seen_before or "/admin/" in person.page.url
     person.page.evaluate(AXE_SCRIPT)
-    return [f"{person.name} at {person.page.url}: {what}" for what in _seen(person)]
+    found = _seen(person, FEWER_LOOKS if fewer else LOOKS)
+    return [f"{person.name} at {person.page.url}: {what}" for what in found]
 
 
-def _seen(person: Person) -> Iterator[str]:
-    for width, theme, options in DESK_LOOKS if "/admin/" in person.page.url else LOOKS:
+def _seen(person: Person, looks: tuple[Look, ...]) -> Iterator[str]:
+    for width, theme, options in looks:
         person.page.set_viewport_size({"width": WIDTHS[width], "height": HEIGHT})
         person.page.emulate_media(color_scheme=theme)
         if "/admin/" in person.page.url:

@@ -75,7 +75,6 @@ def test_without_scripts_stages_have_their_numbers(browser: Browser, installatio
     page.get_by_label("Order").nth(0).fill("5")
     page.get_by_role("button", name="Publish").click()
     page.wait_for_url("**/change/")
-    context.close()
 
 
 def test_a_connection_is_tested_and_what_is_refused_is_shown(people: People):

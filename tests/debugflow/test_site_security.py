@@ -180,7 +180,7 @@ def test_whatever_route_leads_nowhere_else_and_has_its_headers(place: Place, who
 
 def answers(
     place: Place, client: Client, route: str, elsewhere: str
-) -> Iterator[tuple[str, HttpResponse]]:
+) -> Iterator[tuple[str, Any]]:
     """To whoever brings a way to go on from there; what they do is undone."""
     more: dict[str, Any] = {"query_params": {"next": elsewhere}}
     yield "GET", place.send(client, "GET", route, **more)

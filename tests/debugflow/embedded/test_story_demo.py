@@ -1,4 +1,7 @@
-"""The demonstration as one runs it: a program of its own, with servers and processes of its own."""
+"""The demonstration as one runs it: a program of its own, with servers and processes of its own.
+
+The whole story is played once by `make demo ONCE=1`, and `after_demo` looks at what it has left.
+"""
 
 import os
 import signal
@@ -11,10 +14,10 @@ import pytest
 
 from debugflow.embedded.spawn import signal_group
 from debugflow.embedded.state import CHECKOUT, DirectoryLock
-from debugflow.embedded.story import cast
+from tests.debugflow.embedded.leftovers import is_of, programs, still_running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(320)]
-WITHIN = 280  # seconds; about 80 on an idle machine
+WITHIN = 280  # seconds
 READY = "web, two workers → at"
 
 Demo = Callable[..., "subprocess.Popen[str]"]
@@ -43,38 +46,6 @@ def manage(place: Path) -> Iterator[Demo]:
             process.kill()
 
 
-def still_running(place: Path) -> list[str]:
-    """The programs that were told of, or work in, this state directory."""
-    return [command for pid, command in _programs() if _is_of(pid, place)]
-
-
-def _programs() -> Iterator[tuple[int, str]]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if command:
-            yield int(entry.name), command
-
-
-def _is_of(pid: int, place: Path) -> bool:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-        return os.fsencode(place) in environment or str(place) in os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return False
-
-
-def secrets_below(place: Path) -> list[str]:
-    files = [
-        *place.rglob("*.password"),
-        *place.glob("*/valkey/password"),
-        *place.glob("*/secrets/*"),
-    ]
-    return [file.read_text() for file in files]
-
-
 def wait_for(process: "subprocess.Popen[str]", words: str) -> str:
     assert process.stdout is not None
     for line in process.stdout:
@@ -83,43 +54,10 @@ def wait_for(process: "subprocess.Popen[str]", words: str) -> str:
     pytest.fail(f"it ended without saying “{words}”: {process.communicate()}")
 
 
-def test_every_step_holds_and_nothing_is_left(manage, place):
-    demo = manage("demo", "--once")
-    said, complaints = demo.communicate(timeout=WITHIN)
-    assert demo.returncode == 0, said + complaints
-    assert "✗" not in said
-    for name in cast.PEOPLE.keys() - {cast.ADMIN}:
-        assert name in said
-    for measured in (
-        "last approval → first query answered",
-        "end of the time → session closed",
-        "end of the time → new sign-in refused",
-        "end of the time → account verified gone",
-        "release → session closed",
-        "owner's revoke → running query dead",
-        "emergency → first query answered",
-        "review → session closed",
-        "worker and broker dead: end → session closed",
-        "after the restart: last approval → first query",
-    ):
-        assert f"  {measured}" in said
-    for shown in ("the clock reminds", "asks the owners as well", "dan approves for carol"):
-        assert shown in said
-    assert "his session goes on as it was" in said
-    assert "Still to be decided: erik asks" in said
-    assert said.endswith("Every step held.\n")
-    assert still_running(place) == []
-    logs = "".join(log.read_text(errors="replace") for log in place.rglob("*.log"))
-    found = secrets_below(place)
-    assert len(found) >= 7
-    assert "Task approvals.tasks.open_grant" in logs
-    assert not [secret for secret in found if secret in logs + said + complaints]
-
-
 def test_a_story_that_cannot_go_on_fails_loudly_and_still_cleans_up(manage, place):
     demo = manage("demo", "--once")
     wait_for(demo, READY)
-    [web] = [pid for pid, command in _programs() if _is_web(pid, command, place)]
+    [web] = [pid for pid, command in programs() if _is_web(pid, command, place)]
     signal_group(web, signal.SIGKILL)
     said, complaints = demo.communicate(timeout=WITHIN)
     assert demo.returncode == 1
@@ -133,7 +71,7 @@ def test_a_story_that_cannot_go_on_fails_loudly_and_still_cleans_up(manage, plac
 
 def _is_web(pid: int, command: str, place: Path) -> bool:
     """The web server itself, not one of its two workers."""
-    return "-m uvicorn" in command and _is_of(pid, place)
+    return "-m uvicorn" in command and is_of(pid, place)
 
 
 def test_up_serves_what_it_kept_and_ends_on_sigterm(manage, place):
