@@ -78,6 +78,15 @@ VERBS: Final = (
     "webhookendpoint.secret_rotated",
     "webhookendpoint.disabled",
     "webhookendpoint.deleted",
+    "slackworkspace.created",
+    "slackworkspace.changed",
+    "slackworkspace.deleted",
+    "slackworkspace.fell_ill",
+    "slackworkspace.recovered",
+    "slackaccount.asked",
+    "slackaccount.connected",
+    "slackaccount.ended",
+    "slackaccount.used",
     "secrets.rotated",
     "service.made",
     "token.made",
@@ -112,6 +121,8 @@ REFUSALS: Final = (
     "notifications.refused",
     "resend.refused",
     "webhookendpoint.refused",
+    "slackworkspace.refused",
+    "slackaccount.refused",
 )
 
 declare(*MOVES, *VERBS, *REFUSALS)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.db import models, transaction
 
 from approvals import secrets
-from approvals.models import Grant, Target, WebhookEndpoint
+from approvals.models import Grant, SlackWorkspace, Target, WebhookEndpoint
 from approvals.secrets import SecretUnreadable
 from audit import log
 from audit.log import SYSTEM, Subject
@@ -49,6 +49,13 @@ PLACES: Final[Mapping[str, _Place]] = {
     ),
     "webhookendpoint": _Place(
         model=WebhookEndpoint,
+        column="secrets",
+        read=lambda row: row.secrets,
+        write=_write_all,
+        filled={"secrets": {}},
+    ),
+    "slackworkspace": _Place(
+        model=SlackWorkspace,
         column="secrets",
         read=lambda row: row.secrets,
         write=_write_all,

@@ -68,13 +68,17 @@ REASONS: Final = {
     "scope_changed": "what is asked for had changed since they looked",
     "self_abandon": "nobody gives up closing access of their own",
     "self_approval": "nobody decides about themselves",
+    "slack_button": "its button was not made for them",
+    "slack_elsewhere": "it came from another Slack workspace",
+    "slack_inactive": "their account is switched off",
+    "slack_unknown": "no account is connected to that Slack account",
     "step_up_required": "they had not proved who they are",
     "self_delegation": "nobody takes another's votes for themselves",
     "self_redraw": "nobody chooses who decides about themselves",
     "token_expired": "the token has expired",
     "token_inactive": "the token's account is switched off",
     "token_revoked": "the token was revoked",
-    "token_risk": "no token decides about so much",
+    "token_risk": "so much is decided on its page only",
     "token_unknown": "there is no such token",
     "too_many_pending": "too many requests wait under it",
     "unchanged": "nothing was changed",
@@ -247,6 +251,18 @@ def _token_used(event: Event, data: dict[str, Any]) -> str:
     called = f"{data.get('method') or ''} {data.get('path') or ''}".strip()
     words = f"used the token {event.subject_label}"
     return f"{words} for {called}" if called else words
+
+
+def _used_slack(event: Event, data: dict[str, Any]) -> str:
+    return f"pressed “{data.get('did') or 'something'}” in Slack as {event.subject_label}"
+
+
+def _slack_asked(event: Event, data: dict[str, Any]) -> str:
+    return f"had a code sent to the Slack account {data.get('member') or ''}".rstrip()
+
+
+def _slack_ill(event: Event, data: dict[str, Any]) -> str:
+    return f"found that Slack takes nothing any more: {data.get('because') or 'it says not why'}"
 
 
 def _token_revoked(event: Event, data: dict[str, Any]) -> str:
@@ -551,6 +567,17 @@ TELLERS: Final[dict[str, Teller]] = {
     "webhookendpoint.secret_rotated": naming("made a new secret for the webhook"),
     "webhookendpoint.disabled": _switched_off,
     "webhookendpoint.deleted": naming("deleted the webhook"),
+    "slackworkspace.created": naming("set up the Slack workspace"),
+    "slackworkspace.changed": naming("changed the Slack workspace"),
+    "slackworkspace.deleted": naming("removed the Slack workspace"),
+    "slackworkspace.fell_ill": _slack_ill,
+    "slackworkspace.recovered": saying("found that Slack takes messages again"),
+    "slackaccount.asked": _slack_asked,
+    "slackaccount.connected": naming("connected the Slack account"),
+    "slackaccount.ended": naming("disconnected the Slack account"),
+    "slackaccount.used": _used_slack,
+    "slackworkspace.refused": _refused("change the Slack workspace"),
+    "slackaccount.refused": _refused("use a Slack account"),
     "service.made": naming("made the account of a service,"),
     "token.made": naming("made a token of the API:"),
     "token.revoked": _token_revoked,

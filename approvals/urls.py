@@ -15,6 +15,7 @@ from approvals.views import (
     queue_bulk,
     requests,
     reviews,
+    slack,
 )
 
 urlpatterns = [
@@ -38,6 +39,7 @@ urlpatterns = [
     path("inbox/read/", inbox.read, name="inbox-read"),
     path("inbox/<int:pk>/", inbox.show, name="inbox-entry"),
     path("inbox/from/<str:signed>/", inbox.from_message, name="inbox-message"),
+    path("integrations/slack/", slack.interact, name="slack"),
     path("grants/", grants.index, name="grants"),
     path("grants/<int:pk>/", grants.show, name="grant"),
     path("grants/<int:pk>/reveal/", grants.reveal, name="grant-reveal"),

@@ -239,12 +239,15 @@ def vote(
     comment: str = "",
     on_behalf_of: str = "",
     replaces: int | None = None,
+    stage_id: int | None = None,
     risks: Collection[str] = Risk.values,
 ) -> AccessRequest:
     """Approve or deny in the open stage; a second vote there replaces the first.
 
     `scope_hash` is that of the scope the voter saw; `replaces`, where given, the id of their vote
     that they saw in this stage (0 for none), so that the same form sent twice is a conflict.
+    `stage_id`, where given, is the stage that they were asked in: a vote there counts in no later
+    one.
     `on_behalf_of` is the username of whom the vote is given for, needed only where several have
     lent theirs to whoever gives it.
     `risks` are those of a level that may be voted on in this way.
@@ -266,6 +269,8 @@ def vote(
     before = policy.load_chain(request, now=now)
     whose = _whose(policy.voices(request, before, by, decision), by, on_behalf_of)
     stage = before.stages[before.require_open()]
+    if stage_id not in (None, stage.pk):
+        raise WrongState(f"You were asked in another stage; now “{stage.name}” is open.")
     mine = before.counting_vote(stage, whose.pk)
     if replaces is not None and replaces != (mine.pk if mine else 0):
         raise WrongState(

@@ -57,6 +57,8 @@ MENU: Final = (
             ("Notices", "notifications", "approvals.notice"),
             ("Deliveries", "outgoing_mail", "approvals.delivery"),
             ("Webhooks", "webhook", "approvals.webhookendpoint"),
+            ("Slack", "forum", "approvals.slackworkspace"),
+            ("Slack accounts", "link", "approvals.slackaccount"),
         ),
     ),
     (

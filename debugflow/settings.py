@@ -308,6 +308,9 @@ SITE_URL = env.text("DEBUGFLOW_SITE_URL", "").rstrip("/")
 # Networks that webhooks may be sent to although they are not public, and without TLS as well.
 WEBHOOK_NETWORKS = env.networks("DEBUGFLOW_WEBHOOK_NETWORKS")
 
+# Where Slack's API is. Only a stand-in of it, in tests, is anywhere else.
+SLACK_API_URL = "https://slack.com/api/"
+
 # What whoever reads /metrics has to show; without one nobody may.
 METRICS_TOKEN = env.text("DEBUGFLOW_METRICS_TOKEN", "")
 

@@ -1,7 +1,7 @@
 """The tables. Each may import those before: targets, policies, requests, grants, reviews, and
 operations.
 
-Tokens and answers, of programs that call, stand by themselves.
+Tokens and answers, of programs that call, and Slack stand by themselves.
 """
 
 from approvals.models.answers import Answer
@@ -28,6 +28,7 @@ from approvals.models.requests import (
     Vote,
 )
 from approvals.models.reviews import Review
+from approvals.models.slack import SlackAccount, SlackCall, SlackProof, SlackWorkspace
 from approvals.models.targets import AccessLevel, Environment, Reach, Risk, Target
 from approvals.models.tokens import ApiToken, ServiceAccount, TokenKind, TokenScope
 
@@ -63,6 +64,10 @@ __all__ = [
     "Review",
     "Risk",
     "ServiceAccount",
+    "SlackAccount",
+    "SlackCall",
+    "SlackProof",
+    "SlackWorkspace",
     "Stage",
     "StageGroup",
     "Step",

@@ -16,6 +16,7 @@ from .base import Channel
 BUILT_IN = {
     "inbox": "approvals.notify.inbox:Inbox",
     "email": "approvals.notify.email:Email",
+    "slack": "approvals.notify.slack.channel:Slack",
     "webhook": "approvals.notify.webhook:Webhook",
 }
 ENTRY_POINTS = "debugflow.channels"

@@ -71,13 +71,15 @@ class Outcome:
     """How handing one parcel over went: `why` it failed, or empty.
 
     `final`: trying again is of no use. `all_of_it`: whatever goes the same way fails likewise, so
-    that nothing else of it has to wait for it now.
+    that nothing else of it has to wait for it now. `wait`: after how many seconds it may be tried
+    again, where the other side said so.
     """
 
     why: str = ""
     handle: str = ""
     final: bool = False
     all_of_it: bool = False
+    wait: float = 0.0
 
 
 class Channel(ABC):
@@ -90,6 +92,8 @@ class Channel(ABC):
     # Told of every fact; else a person may switch it off.
     always: ClassVar[bool] = False
     for_people: ClassVar[bool] = True
+    # A message that asked is sent again with its handle once that is settled, to be changed.
+    in_place: ClassVar[bool] = False
 
     @abstractmethod
     def reaches(self, person: Person) -> bool:

@@ -7,12 +7,13 @@ delivery unique, so that a replay or a second worker changes nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Q
 
 from approvals import notify
 from approvals.mails import one_line
@@ -95,6 +96,7 @@ def _tell(case: Case, fact: Fact, endpoints: Sequence[WebhookEndpoint]) -> None:
     notice.quote, notice.link = words.harmless(told.quote), words.page(case)
     if fact.settles is not None:
         inbox.settle(fact.settles(case), case.now)
+        _change(fact.settles(case), case.now)
     people = wanted(case, fact)
     deliveries = list(_to_people(case, fact, people or ()))
     unreachable = fact.required and people is not None and not deliveries
@@ -105,6 +107,17 @@ def _tell(case: Case, fact: Fact, endpoints: Sequence[WebhookEndpoint]) -> None:
     notice.save()
     if unreachable:
         _tell_of_nobody(case, fact)
+
+
+def _change(settled: Q, now: datetime) -> None:
+    """Messages that can be changed in place are due again, to say what became of it.
+
+    One that is being changed just now is changed once more: what is handed over may be older.
+    """
+    names = [channel.name for channel in notify.channels() if channel.in_place]
+    said = Delivery.objects.filter(settled, channel__in=names).exclude(handle="")
+    open_again = {"sent_at": None, "dead_at": None, "withdrawn_at": None}
+    said.update(next_try_at=now, since=now, attempts=0, **open_again)
 
 
 def wanted(case: Case, fact: Fact) -> list[Person] | None:

@@ -50,7 +50,8 @@ class Fact:
     `urgent`: somebody has to act before long, so that neither quiet hours nor a digest hold it
     back. `required`: that nobody can be told is an error. `asking`: spares those who may decide but
     do not wish to be asked, as long as others are. `not_over`: channels that do not carry it.
-    `settles`: entries of inboxes that it makes old news, so that they are new to nobody any more.
+    `settles`: entries of inboxes that it makes old news, so that they are new to nobody any more,
+    and messages that say from then on what became of it.
     """
 
     name: str
@@ -128,6 +129,8 @@ TABLE: Final = (
         who=recipients.was_asked,
         words=words.not_needed,
         settles=recipients.asking_here,
+        # The message that asked says so itself.
+        not_over=frozenset({"slack"}),
     ),
     Fact(
         name="approved",
@@ -135,6 +138,7 @@ TABLE: Final = (
         actions=frozenset({"accessrequest.approved"}),
         who=recipients.askers,
         words=words.approved,
+        settles=recipients.asking_at_all,
     ),
     Fact(
         name="denied",
@@ -142,6 +146,7 @@ TABLE: Final = (
         actions=frozenset({"accessrequest.denied"}),
         who=recipients.askers,
         words=words.denied,
+        settles=recipients.asking_at_all,
     ),
     Fact(
         name="undecided",
@@ -149,6 +154,7 @@ TABLE: Final = (
         actions=frozenset({"accessrequest.expired", "accessrequest.cancelled"}),
         who=recipients.askers,
         words=words.undecided,
+        settles=recipients.asking_at_all,
     ),
     Fact(
         name="usable",
@@ -198,6 +204,7 @@ TABLE: Final = (
         who=recipients.askers,
         words=words.sent_back,
         urgent=True,
+        settles=recipients.asking_at_all,
     ),
     Fact(
         name="again",

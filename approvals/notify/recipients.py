@@ -27,7 +27,8 @@ from approvals.states import UNDECIDED, GrantState, RequestState, StageState
 
 People = Collection[int] | None
 
-ASKING: Final = ("asked", "reminded", "escalated")
+ASKING: Final = ("asked", "reminded", "escalated")  # about a stage
+ASKING_ANEW: Final = ("redrawn", "again")  # about a request, whichever of its stages is open
 
 
 def can_decide(case: Case) -> People:
@@ -112,9 +113,24 @@ def asking_here(case: Case) -> Q:
     )
 
 
+def asking_at_all(case: Case) -> Q:
+    """Those that ask to decide about this request, in whichever stage."""
+    stages = RequestStage.objects.filter(request=case.asked).values_list("pk", flat=True)
+    return Q(
+        notice__subject_type="requeststage",
+        notice__subject_id__in=[str(pk) for pk in stages],
+        notice__fact__in=ASKING,
+    ) | Q(
+        notice__subject_type="accessrequest",
+        notice__subject_id=str(case.asked.pk),
+        notice__fact__in=ASKING_ANEW,
+    )
+
+
 def asking_voter(case: Case) -> Q:
     """Those that asked whoever has voted now."""
-    return Q(person=case.actor, notice__thread=case.notice.thread, notice__fact__in=ASKING)
+    facts = (*ASKING, *ASKING_ANEW)
+    return Q(person=case.actor, notice__thread=case.notice.thread, notice__fact__in=facts)
 
 
 def askers(case: Case) -> People:

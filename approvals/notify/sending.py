@@ -98,7 +98,7 @@ def _claim(channel: Channel) -> tuple[list[Delivery], datetime | None]:
 
 def _sift(rows: Sequence[Delivery], now: datetime) -> list[Delivery]:
     """Those that are still to go out now. Writes down, unsaved, what becomes of the others."""
-    old = {row.notice_id: row.notice for row in rows if _is_old(row, now)}
+    old = {row.notice_id: row.notice for row in rows if not row.handle and _is_old(row, now)}
     still: dict[int, set[int]] = {}
     for case in cases.load(list(old.values()), now):
         still |= _still_wanted(case)
@@ -106,7 +106,9 @@ def _sift(rows: Sequence[Delivery], now: datetime) -> list[Delivery]:
     kept = []
     for row in rows:
         wish = wishes.get(row.person_id or 0)
-        if _is_unwanted(row, wish, still):
+        if row.handle:
+            kept.append(row)  # changed in place, which disturbs nobody
+        elif _is_unwanted(row, wish, still):
             row.next_try_at, row.withdrawn_at = None, now
         elif wish and (later := preferences.due_at(wish, now, urgent=row.urgent)) > now:
             row.next_try_at = later
@@ -151,7 +153,7 @@ def _send(channel: Channel, rows: Sequence[Delivery], deadline: float) -> int:
         _settle(mine, outcome)
         sent += not outcome.why
         if outcome.all_of_it:
-            _put_off(parcel, mine[0])
+            _put_off(channel, parcel, mine[0], outcome)
     for row in known.values():
         _mine(row).update(next_try_at=clock.DbNow(), attempts=row.attempts - 1)
     return sent
@@ -182,13 +184,14 @@ def _alone(channel: Channel, parcel: Parcel, deadline: float) -> Iterator[tuple[
 
 def _parcels(rows: Sequence[Delivery]) -> Iterable[Parcel]:
     """Each by itself, but for what a person is told once a day."""
-    yield from (_parcel([row]) for row in rows if not row.digest)
+    yield from (parcel([row]) for row in rows if not row.digest)
     daily = sorted((row for row in rows if row.digest), key=lambda row: (row.person_id, row.pk))
     for _, group in groupby(daily, key=lambda row: row.person_id):
-        yield _parcel(list(group))
+        yield parcel(list(group))
 
 
-def _parcel(rows: Sequence[Delivery]) -> Parcel:
+def parcel(rows: Sequence[Delivery]) -> Parcel:
+    """What a channel is given for these: one message."""
     first = rows[0]
     items = [_item(row) for row in rows]
     return Parcel(items=items, person=first.person, endpoint=first.endpoint, handle=first.handle)
@@ -227,12 +230,12 @@ def _settle(rows: Sequence[Delivery], outcome: Outcome) -> None:
     with transaction.atomic():
         now = clock.now()
         for row in rows:
-            _settle_failed(row, error, now, final=outcome.final)
+            _settle_failed(row, error, now, outcome)
 
 
-def _settle_failed(row: Delivery, error: str, now: datetime, *, final: bool) -> None:
-    if not final and now - row.since < GIVEN_UP:
-        _mine(row).update(next_try_at=now + retry(row.attempts), last_error=error)
+def _settle_failed(row: Delivery, error: str, now: datetime, outcome: Outcome) -> None:
+    if not outcome.final and now - row.since < GIVEN_UP:
+        _mine(row).update(next_try_at=now + _pause(row, outcome), last_error=error)
         return
     if not _mine(row).update(next_try_at=None, dead_at=now, last_error=error):
         return
@@ -255,11 +258,17 @@ def retry(attempts: int) -> timedelta:
     return min(RETRY_MOST, RETRY_FIRST * doublings) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
-def _put_off(parcel: Parcel, tried: Delivery) -> None:
-    """An endpoint that does not answer is asked by one message at a time."""
-    if parcel.endpoint is None:
-        return
-    waiting = Delivery.objects.filter(
-        endpoint=parcel.endpoint, next_try_at__lte=clock.DbNow()
-    ).exclude(pk=tried.pk)
-    waiting.update(next_try_at=clock.DbNow() + retry(tried.attempts))
+def _pause(row: Delivery, outcome: Outcome) -> timedelta:
+    """As long as the other side wants us to wait, if it said so."""
+    if outcome.wait:
+        return timedelta(seconds=outcome.wait) * random.uniform(1.0, 1.2)  # noqa: S311
+    return retry(row.attempts)
+
+
+def _put_off(channel: Channel, parcel: Parcel, tried: Delivery, outcome: Outcome) -> None:
+    """Whoever does not answer, an endpoint or the server of a channel, is asked by one message at
+    a time."""
+    due = Delivery.objects.filter(channel=channel.name, next_try_at__lte=clock.DbNow())
+    if parcel.endpoint is not None:
+        due = due.filter(endpoint=parcel.endpoint)
+    due.exclude(pk=tried.pk).update(next_try_at=clock.DbNow() + _pause(tried, outcome))

@@ -98,6 +98,21 @@ class TokenForm(VerbForm):
         )
 
 
+class SlackForm(VerbForm):
+    """Which Slack account is one's own."""
+
+    member_id = forms.CharField(max_length=20, error_messages={"required": "Say which it is."})
+
+    def clean_member_id(self) -> str:
+        return str(self.cleaned_data["member_id"]).upper()
+
+
+class SlackCodeForm(VerbForm):
+    """What was read there."""
+
+    code = forms.CharField(max_length=20, error_messages={"required": "Type the code."})
+
+
 class NotificationsForm(VerbForm):
     """How somebody wishes to be told. What is ticked is on."""
 

@@ -1,14 +1,15 @@
-"""One's own settings: time zone, how one is told, who votes while one is away, and tokens."""
+"""One's own settings: time zone, how one is told, Slack, who votes while one is away, tokens."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
@@ -17,11 +18,22 @@ from approvals import delegating, tokens
 from approvals.errors import Invalid, WrongState
 from approvals.models import ApiToken, TokenKind
 from approvals.notify import preferences
+from approvals.notify.slack import accounts as slack_accounts
+from approvals.notify.slack import workspace
 from approvals.views.viewer import viewer
 from audit import clock
 from audit.zones import zone_of
 from debugflow.accounts import changing, zones
-from debugflow.accounts.forms import LendingForm, NotificationsForm, TokenForm
+from debugflow.accounts.forms import (
+    LendingForm,
+    NotificationsForm,
+    SlackCodeForm,
+    SlackForm,
+    TokenForm,
+)
+
+if TYPE_CHECKING:
+    from approvals.people import Person
 
 OVER_MOST: Final = 20  # tokens that are over and still shown
 
@@ -57,6 +69,47 @@ def set_notifications(request: HttpRequest) -> HttpResponse:
         form.take_errors(error.fields, error.message)
         return _page(request, status=error.status, wishes=form)
     messages.success(request, "Saved. You are told in this way from now on.")
+    return redirect("settings")
+
+
+@never_cache
+@require_POST
+def send_slack_code(request: HttpRequest) -> HttpResponse:
+    person, form = viewer(request), SlackForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=Invalid.status, slack_form=form)
+    member = form.cleaned_data["member_id"]
+    try:
+        slack_accounts.send_code(person.pk, by=person, member_id=member)
+    except (Invalid, WrongState) as error:
+        form.take_errors(getattr(error, "fields", {}), error.message)
+        return _page(request, status=error.status, slack_form=form)
+    messages.success(request, f"A code was sent to {member} in Slack. It ends in 10 minutes.")
+    return redirect(f"{reverse('settings')}#slack")
+
+
+@never_cache
+@require_POST
+@sensitive_variables()
+def prove_slack(request: HttpRequest) -> HttpResponse:
+    person, form = viewer(request), SlackCodeForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=Invalid.status, slack_code=form)
+    try:
+        slack_accounts.prove(person.pk, by=person, code=form.cleaned_data["code"])
+    except (Invalid, WrongState) as error:
+        form.take_errors(getattr(error, "fields", {}), error.message)
+        return _page(request, status=error.status, slack_code=form)
+    messages.success(request, "Connected. You are told in Slack from now on.")
+    return redirect("settings")
+
+
+@never_cache
+@require_POST
+def end_slack(request: HttpRequest) -> HttpResponse:
+    person = viewer(request)
+    slack_accounts.end(person.pk, by=person)
+    messages.success(request, "Disconnected. Nothing is sent to you in Slack any more.")
     return redirect("settings")
 
 
@@ -129,10 +182,25 @@ def _page(request: HttpRequest, *, status: int = 200, **typed: Any) -> HttpRespo
         "most": tokens.LIVE_MOST,
         "away": delegating.visible(person).of(person).not_over().order_by("starts_at"),
         "lending": LendingForm(zone=zone_of(person)),
+        **_slack(person),
         **_site(request),
         **typed,
     }
     return render(request, "settings.html", context, status=status)
+
+
+def _slack(person: Person) -> dict[str, Any]:
+    """The workspace, if there is one, and how far this person is with it."""
+    if (row := workspace.current()) is None:
+        return {}
+    proof = slack_accounts.waiting(person, row)
+    return {
+        "slack": row,
+        "slack_account": slack_accounts.of(person, row),
+        "slack_proof": proof,
+        "slack_form": SlackForm(initial={"member_id": proof.member_id if proof else ""}),
+        "slack_code": SlackCodeForm(),
+    }
 
 
 def _listed(rows: QuerySet[ApiToken], now: datetime) -> dict[str, list[ApiToken]]:

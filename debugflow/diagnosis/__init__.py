@@ -19,6 +19,7 @@ REST: tuple[Part, ...] = (
     servers.processes,
     servers.clocks,
     servers.mail,
+    servers.slack,
     ledger.targets,
     ledger.secrets,
     ledger.owners,

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from approvals import heartbeats, installation, queue
 from approvals.models import Heartbeat
+from approvals.notify.slack import workspace
 from debugflow import measures
 from debugflow.checks import SKEW_MOST
 from debugflow.diagnosis.finding import Finding, some, well
@@ -142,3 +143,13 @@ def mail() -> list[Finding]:
     except OSError as error:  # smtplib's errors are such
         told = f"The mail server does not take us: {error}"
         return [Finding(False, told, "Correct EMAIL_HOST and what begins like it.")]
+
+
+def slack() -> list[Finding]:
+    """Nothing where it is not used."""
+    if (row := workspace.current()) is None:
+        return []
+    if row.last_error:
+        told = f"Slack takes nothing: {row.last_error}"
+        return [Finding(False, told, "Enter a new token, in the admin site under Slack.")]
+    return [Finding(True, f"Slack took what it was sent last, in {row.name}.")]

@@ -1,6 +1,6 @@
 // The admin is as dark or light as the rest of the site, whatever unfold kept; what others' scripts
-// make is named for those who do not see it; and stages are moved by dragging or with buttons, which
-// write the numbers that are sent.
+// make is named for those who do not see it; what is to be pasted elsewhere is copied; and stages are
+// moved by dragging or with buttons, which write the numbers that are sent.
 (function () {
   "use strict";
   window.localStorage.removeItem("adminTheme");
@@ -33,6 +33,17 @@
   window.addEventListener("load", function () {
     document.querySelectorAll("#nav-sidebar .simplebar-content-wrapper").forEach(function (menu) {
       menu.setAttribute("aria-label", "Menu");
+    });
+  });
+
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("[data-copy]");
+    if (!button) return;
+    var source = document.getElementById(button.dataset.copy);
+    window.getSelection().selectAllChildren(source);
+    if (!navigator.clipboard) return;
+    navigator.clipboard.writeText(source.textContent).then(function () {
+      button.textContent = "Copied";
     });
   });
 

@@ -26,6 +26,7 @@ from approvals.models import (
     Notice,
     RequestStage,
     Review,
+    SlackWorkspace,
     Step,
     Vote,
 )
@@ -35,6 +36,7 @@ from audit import clock
 from audit.models import Event
 from debugflow.accounts.models import User
 from tests.approvals.admin_browser import INLINE, browser, staff, url
+from tests.debugflow.routes import BOT_TOKEN, in_slack
 from tests.world import World, owe_review
 
 RECORDS = (
@@ -63,6 +65,7 @@ def lived_in(world: World) -> World:
     delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
     hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
     endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
+    in_slack(world)
     expanding.expand_due()
     LogEntry.objects.log_actions(world.ada.pk, [world.target], 2, "Looked after it.")
     return world
@@ -117,6 +120,7 @@ def test_no_page_shows_a_secret_clear_or_sealed(lived_in: World):
     assert grant.state == GrantState.ACTIVE
     lived_in.target.refresh_from_db()
     hidden = [grant.secret, *lived_in.target.secrets.values(), PASSWORD]
+    hidden += [*SlackWorkspace.objects.get().secrets.values(), BOT_TOKEN]
     assert all(hidden)
     ada = browser(lived_in.ada)
     answers = [ada.get(page, follow=True) for page in walk(lived_in)]

@@ -21,6 +21,7 @@ from approvals.notify import endpoints, expanding
 from audit import clock
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled
+from tests.debugflow.routes import in_slack
 from tests.world import World, owe_review
 
 # Of the pages themselves, not of what they are about.
@@ -49,6 +50,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "accesslevel": {"description": "Looked after."},
     "policy": {"name": "Renamed"},
     "webhookendpoint": {"name": "renamed"},
+    "slackworkspace": {"signing_secret": "f" * 32},
 }
 """What changes one. Of whatever is not here every change is refused."""
 
@@ -63,6 +65,7 @@ def lived_in(world: World) -> World:
     delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
     hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
     endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
+    in_slack(world)
     expanding.expand_due()
     return world
 
@@ -135,9 +138,10 @@ def test_whatever_changes_something_leaves_an_event(lived_in: World, monkeypatch
             if changed and not told:
                 around.append(f"{what} at {page}")
     assert around == []
-    adds_and_changes = {(name, what) for name in ADDED for what in ("add", "change")}
+    adds_and_changes = {(name, "add") for name in ADDED} | {(name, "change") for name in CHANGED}
     assert adds_and_changes <= done
-    assert done - adds_and_changes <= {(name, "delete") for name in ADDED if name != "user"}
+    deleted = {*CHANGED, "slackaccount"} - {"user"}
+    assert done - adds_and_changes <= {(name, "delete") for name in deleted}
 
 
 @pytest.mark.slow

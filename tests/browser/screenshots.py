@@ -60,6 +60,7 @@ ADMIN = {
     "delivery": "approvals/delivery/1/change/",
     "webhooks": "approvals/webhookendpoint/",
     "webhook": "approvals/webhookendpoint/add/",
+    "slack": "approvals/slackworkspace/add/",
     "events": "audit/event/",
     "event": "audit/event/1/change/",
 }

@@ -29,11 +29,15 @@ from approvals.models import (
     Notice,
     RequestStage,
     Review,
+    SlackAccount,
+    SlackWorkspace,
     Step,
     Vote,
     WebhookEndpoint,
 )
 from approvals.notify import endpoints, expanding, inbox
+from approvals.notify.slack import workspace
+from approvals.notify.slack.client import Identity
 from approvals.tokens import TokenWish
 from audit.clock import now as clock_now
 from audit.models import Event
@@ -52,8 +56,9 @@ SEES_RECORDS = (
     *("accessrequest", "requeststage", "vote", "delegation", "grant", "step", "review"),
     *("notice", "delivery", "event"),
 )
-SETS_UP = ("target", "accesslevel", "policy", "webhookendpoint")
+SETS_UP = ("target", "accesslevel", "policy", "webhookendpoint", "slackworkspace", "slackaccount")
 PASSWORD = "a long password"
+BOT_TOKEN = "xoxb-1234567890"
 # Access may be extended from its beginning on.
 LONGER: dict[str, Any] = {
     "extensions_most": 2,
@@ -152,6 +157,8 @@ class Place:
             "accesslevel": world.read.pk,
             "policy": world.policy.pk,
             "webhookendpoint": WebhookEndpoint.objects.get().pk,
+            "slackworkspace": SlackWorkspace.objects.get().pk,
+            "slackaccount": SlackAccount.objects.get().pk,
             "accessrequest": self.waiting.pk,
             "grant": self.grant.pk,
             "user": world.bob.pk,
@@ -253,10 +260,21 @@ def settle(world: World, clock: Clock) -> Place:
     delegation = delegating.delegate(world.alice.pk, by=world.alice, lending=lending)
     hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
     endpoints.save(0, by=world.ada, wish=hears)
+    in_slack(world)
     waiting = world.submit()
     expanding.expand_due()
     told = inbox.entries(world.alice).latest("pk")
     return Place(world, waiting, grant, stuck, token, review, delegation, told)
+
+
+def in_slack(world: World) -> None:
+    """The workspace is set up, and alice has said which account there is hers."""
+    wish = workspace.Wish(bot_token=BOT_TOKEN, signing_secret="0" * 32)
+    found = Identity(team_id="T0", team="Acme", bot_user="U0")
+    workspace.save(1, by=world.ada, wish=wish, identity=found)
+    SlackAccount.objects.create(
+        person=world.alice, team_id="T0", member_id="U0ALICE", connected_at=clock_now()
+    )
 
 
 def _opened(world: World, **wish: Any) -> Grant:

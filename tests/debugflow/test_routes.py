@@ -33,6 +33,7 @@ GROUPS = {
     ),
     "{set-up}": ("approvals/policy", "approvals/target", "approvals/accesslevel"),
     "{hook}": ("approvals/webhookendpoint",),
+    "{slack}": ("approvals/slackworkspace", "approvals/slackaccount"),
     "{held}": ("approvals/target", "approvals/accesslevel"),
     "{people}": ("accounts/user", "auth/group"),
 }
@@ -89,6 +90,9 @@ POST /grants/<pk>/abandon/                         in   404  404  403  403  302 
 GET  /settings/                                    in   200  200  200  200  200  200  200  200
 POST /settings/time-zone/                          in   302  302  302  302  302  302  302  302
 POST /settings/notifications/                      in   302  302  302  302  302  302  302  302
+POST /settings/slack/                              in   422  422  422  422  422  422  422  422
+POST /settings/slack/code/                         in   422  422  422  422  422  422  422  422
+POST /settings/slack/end/                          in   409  409  302  409  409  409  409  409
 POST /settings/tokens/                             in   200  200  200  200  200  200  200  200
 POST /settings/tokens/<pk>/revoke/                 in   404  404  302  404  404  404  404  302
 POST /settings/delegations/                        in   302  302  409  302  302  302  302  302
@@ -238,7 +242,24 @@ POST /admin/<app>/                                 desk desk desk desk desk desk
 GET  /admin/<anything>                             desk desk desk desk desk desk 404  404  404
 POST /admin/<anything>                             desk desk desk desk desk desk 404  404  404
 
+GET  /admin/{slack}/                               in   desk desk desk desk desk 403  200  200
+POST /admin/{slack}/                               in   desk desk desk desk desk 403  200  200
+GET  /admin/{slack}/add/                           in   desk desk desk desk desk 403  403  403
+POST /admin/{slack}/add/                           in   desk desk desk desk desk 403  403  403
+GET  /admin/{slack}/<object_id>/history/           in   desk desk desk desk desk 403  200  200
+POST /admin/{slack}/<object_id>/history/           in   desk desk desk desk desk 403  200  200
+GET  /admin/{slack}/<object_id>/delete/            in   desk desk desk desk desk 403  200  200
+POST /admin/{slack}/<object_id>/delete/            in   desk desk desk desk desk 403  302  302
+GET  /admin/{slack}/<object_id>/change/            in   desk desk desk desk desk 403  200  200
+POST /admin/approvals/slackworkspace/<object_id>/change/ in desk desk desk desk desk 403 302 302
+POST /admin/approvals/slackaccount/<object_id>/change/ in desk desk desk desk desk 403 403 403
+GET  /admin/{slack}/<object_id>/                   in   desk desk desk desk desk 302  302  302
+POST /admin/{slack}/<object_id>/                   in   desk desk desk desk desk 302  302  302
+GET  /admin/approvals/slackworkspace/<object_id>/test/ in desk desk desk desk desk 403 302 302
+POST /admin/approvals/slackworkspace/<object_id>/test/ in desk desk desk desk desk 403 302 302
+
 # Machines                                         nob  mal  amir alic bob  olga audi admi ada
+POST /integrations/slack/                          401  401  401  401  401  401  401  401  401
 GET  /metrics                                      403  403  403  403  403  403  403  403  403
 GET  /health/live                                  200  200  200  200  200  200  200  200  200
 GET  /health/ready                                 200  200  200  200  200  200  200  200  200

@@ -60,7 +60,7 @@ class TestNotifications:
         assert 'value="email" id="id_channels_0" checked' not in page
         (event,) = events("account.notifications_changed")
         assert (event.actor_name, event.subject_label) == ("alice", "alice")
-        assert event.data["after"]["channels_off"] == ["email"]
+        assert event.data["after"]["channels_off"] == ["email", "slack"]
 
     def test_what_is_the_same_is_no_event(self, world: World):
         alice = signed_in(world.alice)

@@ -32,8 +32,9 @@ SESSION = django_settings.SESSION_COOKIE_NAME
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 # Takes JSON alone and no session: a page of another site can send neither there (`test_session`).
 NEEDS_NO_TOKEN = {"/api/v1/session/"}
-# They are no pages: a proxy's question is answered before anything looks at tokens, and refused.
-BEFORE_TOKENS = {"/health/live", "/health/ready"}
+# They are no pages: a proxy's question is answered before anything looks at tokens, and refused; a
+# call of Slack's has no session, and is believed for its signature alone (`test_slack_clicks`).
+BEFORE_TOKENS = {"/health/live", "/health/ready", "/integrations/slack/"}
 # What a look may change, and why.
 CHANGES_ON_A_LOOK = {
     "django_session": "who is signed in, and messages that were shown",
@@ -178,9 +179,7 @@ def test_whatever_route_leads_nowhere_else_and_has_its_headers(place: Place, who
     assert looser or who == "nobody"
 
 
-def answers(
-    place: Place, client: Client, route: str, elsewhere: str
-) -> Iterator[tuple[str, Any]]:
+def answers(place: Place, client: Client, route: str, elsewhere: str) -> Iterator[tuple[str, Any]]:
     """To whoever brings a way to go on from there; what they do is undone."""
     more: dict[str, Any] = {"query_params": {"next": elsewhere}}
     yield "GET", place.send(client, "GET", route, **more)

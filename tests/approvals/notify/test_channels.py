@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import pytest
 
 from approvals import notify
-from approvals.models import Delivery, Notice, WebhookEndpoint
+from approvals.models import Delivery, Notice, SlackAccount, WebhookEndpoint
 from approvals.notify import endpoints, expanding, resending, sending
 from approvals.notify.base import Channel, Item, Outcome, Parcel
 from audit import clock as database_clock
+from tests.approvals.notify.slacking import connect, set_up, slack_for
 from tests.approvals.notify.telling import tell
 from tests.world import World
 
@@ -20,9 +22,17 @@ NAMES = sorted(notify.paths())
 
 
 @pytest.fixture(params=NAMES)
-def channel(request: pytest.FixtureRequest, settings: Any) -> Channel:
+def channel(
+    request: pytest.FixtureRequest, world: World, settings: Any, monkeypatch: Any
+) -> Iterator[Channel]:
     settings.WEBHOOK_NETWORKS = ["127.0.0.0/8"]
-    return notify.get(request.param)
+    if request.param != "slack":
+        yield notify.get(request.param)
+        return
+    with slack_for(settings, monkeypatch) as slack:
+        set_up(world)
+        connect(world, slack, "bob")
+        yield notify.get(request.param)
 
 
 def parcel(world: World, channel: Channel, **more: Any) -> Parcel:
@@ -63,6 +73,7 @@ class TestTheContract:
     ):
         settings.EMAIL_BACKEND = "approvals.smtp.Backend"
         settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", 1, 1
+        settings.SLACK_API_URL = "http://127.0.0.1:1/"
         [(_, outcome)] = channel.send([parcel(world, channel)], within=5)
         assert bool(outcome.why) != channel.instant
 
@@ -76,6 +87,7 @@ class TestTheContract:
         self, world: World, channel: Channel, mailbox: Any
     ):
         world.bob.email = ""
+        SlackAccount.objects.all().delete()
         assert channel.reaches(world.bob) == (channel.for_people and channel.always)
 
 

@@ -1,0 +1,146 @@
+"""What a message says just now: what can be decided, or what became of it.
+
+A message that asks is changed in place when that is settled. As long as it can be decided it says
+what the request is now, since that is what its buttons approve; afterwards what was asked then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from django.conf import settings
+from django.urls import reverse
+
+from approvals import policy, tokens
+from approvals.lengths import lasting
+from approvals.models import AccessRequest, Decision, RequestStage, Vote
+from approvals.notify import inbox
+from approvals.notify.base import Item
+from approvals.notify.recipients import ASKING, ASKING_ANEW
+from approvals.notify.slack.messages import Choice, Told
+from approvals.sentences import VOTED, headline
+from approvals.states import RequestState, StageState
+
+if TYPE_CHECKING:
+    from approvals.people import Person
+
+RELATED: Final = ("requester", "beneficiary", "level", "target", "extends__request")
+ON_ITS_PAGE: Final = "At this risk it is decided on its page."
+ENDED: Final = {
+    RequestState.APPROVED: "It is approved.",
+    RequestState.DENIED: "It is denied.",
+    RequestState.CANCELLED: "It was taken back.",
+    RequestState.EXPIRED: "Its time has run out.",
+    RequestState.CHANGES_REQUESTED: "It was sent back for changes.",
+}
+
+
+def told(item: Item, person: Person) -> Told:
+    """What the message of this notice says to this person now."""
+    if item.fact not in (*ASKING, *ASKING_ANEW):
+        return Told(headline=item.text, quote=item.quote, below=item.step, link=link(item))
+    request = _request(item)
+    if request is None:
+        return _settled(item, "It is not there any more.")
+    chain = policy.load_chain(request)
+    if not _can_decide(item, request, chain, person):
+        return _settled(item, _outcome(item, request, chain, person))
+    if request.level.risk not in tokens.VOTE_RISKS:
+        return _asking(item, request, below=f"{item.step} {ON_ITS_PAGE}")
+    return _asking(item, request, below=item.step, choice=_choice(request, chain, person))
+
+
+def link(item: Item) -> str:
+    """Where it leads, as a link that says which message it was in; nothing without an address."""
+    site = settings.SITE_URL
+    return site + reverse("inbox-message", args=[inbox.sign(item.delivery)]) if site else ""
+
+
+def _settled(item: Item, outcome: str) -> Told:
+    return Told(headline=item.text, quote=item.quote, below=outcome, link=link(item))
+
+
+def _asking(
+    item: Item, request: AccessRequest, *, below: str, choice: Choice | None = None
+) -> Told:
+    asks = headline(request)
+    return Told(
+        headline=item.text if item.text.endswith(asks) else asks,
+        facts=_facts(request),
+        quote=request.reason,
+        below=below,
+        link=link(item),
+        choice=choice,
+        confirm=asks,
+    )
+
+
+def _facts(request: AccessRequest) -> list[tuple[str, str]]:
+    target = request.target
+    facts = [
+        ("For", str(request.beneficiary)),
+        ("How long", lasting(request.duration)),
+        ("Level", request.level.name),
+        ("Target", f"{target.name} ({target.get_environment_display().lower()})"),
+        ("Risk", request.level.get_risk_display()),
+    ]
+    if request.ticket:
+        facts.append(("Ticket", request.ticket))
+    return facts
+
+
+def _request(item: Item) -> AccessRequest | None:
+    about, _, number = item.thread.partition(":")
+    if about != "request" or not number.isdecimal():
+        return None
+    return AccessRequest.objects.select_related(*RELATED).filter(pk=int(number)).first()
+
+
+def _can_decide(item: Item, request: AccessRequest, chain: policy.Chain, person: Person) -> bool:
+    """Whether it is the stage that this was about which is open, and theirs to decide still."""
+    if request.state != RequestState.PENDING or chain.index is None:
+        return False
+    about, number = item.subject
+    stage = chain.stages[chain.index]
+    if about == "requeststage" and number != str(stage.pk):
+        return False
+    if chain.given_vote(stage, person.pk) or chain.counting_vote(stage, person.pk):
+        return False
+    return policy.may_vote(request, chain, person, Decision.APPROVE) is None
+
+
+def _choice(request: AccessRequest, chain: policy.Chain, person: Person) -> Choice:
+    stage = chain.stages[chain.require_open()]
+    # Whoever has voted here has no buttons, so that there is never a vote to replace.
+    return Choice(
+        person=person.pk,
+        request=request.pk,
+        stage=stage.pk,
+        scope_hash=request.scope_hash,
+        replaces=0,
+    )
+
+
+def _outcome(item: Item, request: AccessRequest, chain: policy.Chain, person: Person) -> str:
+    mine = _my_vote(item, chain, person)
+    said = f"You {VOTED[mine.decision]} it. " if mine else ""
+    if (ended := ENDED.get(RequestState(request.state))) is not None:
+        return f"{said}{ended}"
+    if mine is not None and chain.index is not None:
+        return f"{said}It waits in “{chain.stages[chain.index].name}”."
+    about, number = item.subject
+    stages = {str(stage.pk): stage for stage in chain.stages}
+    if about == "requeststage" and number in stages:
+        if stages[number].state == StageState.PASSED:
+            return f"“{stages[number].name}” has passed without you."
+    return "Nothing is left for you to do about it."
+
+
+def _my_vote(item: Item, chain: policy.Chain, person: Person) -> Vote | None:
+    """Their vote in the stage that it was about."""
+    about, number = item.subject
+    stages = RequestStage.objects.filter(pk__in=[stage.pk for stage in chain.stages])
+    if about == "requeststage":
+        stages = RequestStage.objects.filter(pk=int(number))
+    given = Vote.objects.counting().filter(stage__in=stages, voter=person)
+    return given.order_by("-pk").first()
