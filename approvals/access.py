@@ -65,10 +65,11 @@ def owners(target: Target) -> QuerySet[Person]:
 
 def administrators() -> QuerySet[Person]:
     """Whoever is active and may change targets: superusers, and staff holding that permission."""
-    return _at_the_desk_with("approvals.change_target")
+    return at_the_desk_with("approvals.change_target")
 
 
-def _at_the_desk_with(permission: str) -> QuerySet[Person]:
+def at_the_desk_with(permission: str) -> QuerySet[Person]:
+    """Whoever is active and has this permission: superusers, and staff."""
     people: QuerySet[Person] = get_user_model()._default_manager.with_perm(
         permission, backend="django.contrib.auth.backends.ModelBackend"
     )
@@ -86,7 +87,7 @@ def _is_at_the_desk_with(person: Person, permission: str) -> bool:
 
 def policy_admins() -> QuerySet[Person]:
     """Whoever is active and may change policies: superusers, and staff holding that permission."""
-    return _at_the_desk_with("approvals.change_policy")
+    return at_the_desk_with("approvals.change_policy")
 
 
 def sets_policies(person: Person) -> bool:

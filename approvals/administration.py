@@ -1,6 +1,7 @@
 """The verbs of those who set things up: targets, levels, policies. Nothing is saved around them.
 
-Each asks for the model's own permission (add, change or delete), and records what it refuses.
+Each asks for the model's own permission (add, change or delete), and records what it refuses. What
+widens access to production takes two (`proposals`): then they raise Proposed.
 What is not built yet is refused here with a reason, since a setting nobody reads fails open.
 """
 
@@ -17,7 +18,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from approvals import holders, provisioning, republishing, rounds, targets
+from approvals import as_data, holders, proposals, provisioning, republishing, rounds, targets
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import lasting
 from approvals.models import (
@@ -35,6 +36,7 @@ from approvals.models import (
     Target,
 )
 from approvals.policy import AppliesTo
+from approvals.proposals import Wanted
 from approvals.provisioning.base import Provisioner, parsed
 from approvals.republishing import Pending
 from approvals.states import UNDECIDED
@@ -82,16 +84,21 @@ SetUp = TypeVar("SetUp", bound="Target | AccessLevel | Policy")
 
 
 def _verb(function: Callable[Concatenate[SetUp, P], T]) -> Callable[Concatenate[SetUp, P], T]:
-    """Make a function of an object a verb: its refusals are recorded after its roll-back."""
+    """Make a function of an object a verb: its refusals are recorded after its roll-back.
+
+    Where four eyes are needed, it raises Proposed, and what it was to do is written down.
+    """
 
     @functools.wraps(function)
     def run(obj: SetUp, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        by: Any = kwargs["by"]
         try:
-            return function(obj, *args, **kwargs)
+            with proposals.proposing(by=by):
+                return function(obj, *args, **kwargs)
         except (NotAllowed, WrongState, Invalid) as error:
             log.record_refusal(
                 "administration.refused",
-                actor=actor(kwargs["by"]),
+                actor=actor(by),
                 subject=_stored_subject(obj),
                 code=error.code,
             )
@@ -136,7 +143,14 @@ def save_target(target: Target, *, by: Person, clear_secrets: Mapping[str, str])
     tried = _replaces(stored, target, clear_secrets)
     if stored is not None and tried:
         _refuse_unless_it_signs_in(target, stored, clear_secrets)
-    with transaction.atomic(), log.batch():
+    wanted = Wanted(
+        change="target.save",
+        obj=target,
+        summary=f"{'Change' if stored else 'Add'} the target {target.name}",
+        arguments=lambda: as_data.target(target, stored, clear_secrets),
+        subject=target.audit_subject,
+    )
+    with transaction.atomic(), log.batch(), proposals.watched(wanted, by=by):
         before = Target.objects.select_for_update(no_key=True).filter(pk=target.pk).first()
         if _replaces(before, target, clear_secrets) and not tried:
             raise WrongState
@@ -251,13 +265,21 @@ def save_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     target cannot be asked. Pending requests whose scope this changes begin their chain anew.
     """
     known = AccessLevel.objects.filter(pk=level.pk).exists()
+    stored = level.pk if known else None
     _authorize(by, "change" if known else "add", level)
     _refuse_unbuilt_level(level)
     # The target is asked before any row is locked: it may take its time to answer.
     provisioner = targets.provisioner(level.target)
     level.rights = parsed(provisioner.Rights, level.rights).model_dump(mode="json")
     level.summary = list(provisioner.summarise(level.rights))
-    with transaction.atomic(), log.batch():
+    wanted = Wanted(
+        change="level.save",
+        obj=level,
+        summary=f"{'Change' if known else 'Add'} the level {level}",
+        arguments=lambda: as_data.level(level, stored),
+        subject=level.audit_subject,
+    )
+    with transaction.atomic(), log.batch(), proposals.watched(wanted, by=by):
         return _store_level(level, by=by)
 
 
@@ -359,9 +381,17 @@ def publish(
     that the draft was made from, None if there was none. Raises NotAllowed; WrongState, code
     `newer_version`, if another has been published since; Invalid for what could not work.
     """
-    version = _publish(policy, draft, based_on=based_on, by=by)
-    with log.batch():
-        republishing.settle(policy, pending, by=by)
+    wanted = Wanted(
+        change="policy.publish",
+        obj=policy,
+        summary=f"Publish version {based_on.number + 1 if based_on else 1} of the policy {policy}",
+        arguments=lambda: as_data.publication(policy, draft, based_on, pending),
+        subject=policy.audit_subject,
+    )
+    with proposals.watched(wanted, by=by):
+        version = _publish(policy, draft, based_on=based_on, by=by)
+        with log.batch():
+            republishing.settle(policy, pending, by=by)
     return version
 
 
@@ -571,8 +601,16 @@ def change_policy(policy: Policy, *, by: Person) -> Policy:
 
     Raises NotAllowed, and Invalid for a name or rank that cannot be.
     """
-    _authorize(by, "add" if policy._state.adding else "change", policy)
-    with log.batch():
+    stored = None if policy._state.adding else policy.pk
+    _authorize(by, "change" if stored else "add", policy)
+    wanted = Wanted(
+        change="policy.change",
+        obj=policy,
+        summary=f"Change the policy {policy}",
+        arguments=lambda: as_data.policy(policy, stored),
+        subject=policy.audit_subject,
+    )
+    with log.batch(), proposals.watched(wanted, by=by):
         now = clock.now()
         try:
             policy.full_clean()
@@ -652,6 +690,23 @@ def change_holders(
     _authorize(by, "change", obj)
     if unknown := wanted.keys() - dict(obj._meta.permissions).keys():
         raise Invalid(f"There is no permission {', '.join(sorted(unknown))} on {obj}.")
+    change = Wanted(
+        change=f"{obj._meta.model_name}.holders",
+        obj=obj,
+        summary=f"Change who may do what on {obj}",
+        arguments=lambda: as_data.holders(obj, wanted),
+        subject=obj.audit_subject,
+    )
+    with proposals.watched(change, by=by):
+        _replace_holders(obj, wanted, by=by)
+
+
+def _replace_holders(
+    obj: Target | AccessLevel,
+    wanted: Mapping[str, Mapping[str, Sequence[Group | Person]]],
+    *,
+    by: Person,
+) -> None:
     type(obj)._default_manager.select_for_update(no_key=True).get(pk=obj.pk)
     given: list[dict[str, str]] = []
     taken: list[dict[str, str]] = []

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from approvals import access
+from approvals import access, proposals
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import Delegation, ServiceAccount
 from approvals.models.delegations import DelegationQuerySet
 from approvals.models.locks import lock
+from approvals.proposals import Wanted
+from approvals.second_look import Gain
 from approvals.transition import actor, verb
 from audit import clock, log
 from audit.log import SYSTEM, Subject
@@ -58,13 +60,18 @@ def visible(person: Person) -> DelegationQuerySet:
     return rows if access.sets_policies(person) else rows.of(person)
 
 
-@verb("delegate.refused", _person_subject)
 def delegate(person_id: int, *, by: Person, lending: Lending) -> Delegation:
     """Lend this person's votes, by themselves or by an admin of policies for them.
 
     Raises NotAllowed; WrongState where theirs are lent already for some of that time; Invalid for
-    a time or a person that cannot be.
+    a time or a person that cannot be; Proposed where it takes a second admin.
     """
+    with proposals.proposing(by=by):
+        return _delegate(person_id, by=by, lending=lending)
+
+
+@verb("delegate.refused", _person_subject)
+def _delegate(person_id: int, *, by: Person, lending: Lending) -> Delegation:
     _one_at_a_time()
     now = clock.now()
     person = get_user_model()._default_manager.filter(pk=person_id).first()
@@ -83,7 +90,30 @@ def delegate(person_id: int, *, by: Person, lending: Lending) -> Delegation:
         )
     _refuse_twice(person, starts_at, lending.ends_at)
     _refuse_circle(person, to, starts_at, lending.ends_at)
-    return _create(person, to, lending, by=by, now=now)
+    with proposals.watched(_wanted(person, to, lending, by=by), by=by):
+        return _create(person, to, lending, by=by, now=now)
+
+
+def _wanted(person: Person, to: Person, lending: Lending, *, by: Person) -> Wanted:
+    """Somebody else's votes are given away by two. Whether they decide about production is not
+    asked: it may come later, as may votes that others lend them."""
+    until = f"{lending.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    gain = Gain(f"{to} may vote for {person} until {until}.", frozenset({to.pk}))
+    start = lending.starts_at
+    return Wanted(
+        change="delegation.make",
+        obj=person,
+        summary=f"Let {to} vote for {person}",
+        arguments=lambda: {
+            "person": person.pk,
+            "delegate": to.pk,
+            "starts_at": start.isoformat() if start else None,
+            "ends_at": lending.ends_at.isoformat(),
+            "note": lending.note,
+        },
+        subject=lambda: _person_subject(person.pk),
+        also=() if proposals.behind(by) == {person.pk} else (gain,),
+    )
 
 
 def _one_at_a_time() -> None:

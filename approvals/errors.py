@@ -67,6 +67,17 @@ class ProvisionError(DebugflowError):
         super().__init__(message, code=code, **details)
 
 
+class Proposed(Exception):
+    """No error: what was asked for widens access, and is written down until somebody else agrees.
+
+    No verb's caller takes it for a refusal, which is why it is none of the errors above.
+    """
+
+    def __init__(self, proposal_id: int, summary: str) -> None:
+        self.proposal_id = proposal_id
+        super().__init__(summary)
+
+
 class Fenced(ProvisionError):
     """This attempt has lost its lease or its grant has moved on. What it did is rolled back."""
 

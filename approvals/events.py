@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from approvals.states import GrantState, RequestState, StageState
+from approvals.states import GrantState, ProposalState, RequestState, StageState
 from audit.actions import declare
 
 MOVES: Final = (
     *(f"accessrequest.{state}" for state in RequestState),
     *(f"requeststage.{state}" for state in StageState),
     *(f"grant.{state}" for state in GrantState),
+    *(f"proposal.{state}" for state in ProposalState),
 )
 VERBS: Final = (
     "accessrequest.submitted",
@@ -54,6 +55,8 @@ VERBS: Final = (
     "accesslevel.deleted",
     "policy.deleted",
     "permissions.changed",
+    "four_eyes.in_force",
+    "four_eyes.passed_over",
     "target.drifted",
     "review.opened",
     "review.reminded",
@@ -115,6 +118,7 @@ REFUSALS: Final = (
     "abandon.refused",
     "reconciliation.refused",
     "administration.refused",
+    "agree.refused",
     "token.make_refused",
     "token.revoke_refused",
     "token.refused",

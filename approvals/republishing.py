@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.db import models, transaction
 
-from approvals import policy, rounds, scope
+from approvals import policy, proposals, rounds, scope
 from approvals.errors import Invalid
 from approvals.lengths import lasting
 from approvals.models import AccessRequest, Grant, Policy, PolicyVersion, Vote
@@ -108,7 +108,7 @@ def _cancel(request: AccessRequest, by: Person, now: datetime) -> str:
 def _weigh(request: AccessRequest, by: Person, now: datetime) -> str:
     """Put it under whatever governs it now, with the votes that still fit. Longer access goes by
     the version that the access was asked under."""
-    if by.pk in (request.requester_id, request.beneficiary_id):
+    if proposals.behind(by) & {request.requester_id, request.beneficiary_id}:
         return "stays as it is: nobody settles what is asked for themselves"
     if request.extends_id:
         return "stays as it is, like the access that it prolongs"
@@ -185,9 +185,9 @@ def _carry(
     saw. Nobody's vote is moved where they could not cast it themselves now, nor by themselves.
     """
     carried: list[Vote] = []
-    left = list(given)
+    left, own = list(given), proposals.behind(by)
     while request.state == RequestState.PENDING:
-        others = [vote for vote in left if by.pk not in (vote.voter_id, vote.whose)]
+        others = [vote for vote in left if not own & {vote.voter_id, vote.whose}]
         fitting = next((vote for vote in others if _fits(request, vote, now)), None)
         if fitting is None:
             break

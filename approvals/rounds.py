@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from approvals import chain, grants, policy, scope
+from approvals import chain, grants, policy, proposals, scope
 from approvals.errors import WrongState
 from approvals.models import (
     AccessRequest,
@@ -161,16 +161,16 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
     """Freeze the scope anew after its level or target changed; votes on another scope are void.
 
     For the verbs that change levels and targets, in their transaction and with the request
-    locked. The chain begins anew with candidates drawn now; whoever made the change is barred as
-    its last editor. Where nobody could fill it any more, the request is cancelled; so is one for
-    longer access, which is for what was approved and nothing else.
+    locked. The chain begins anew with candidates drawn now; whoever made the change, or proposed
+    it, is barred as its last editor. Where nobody could fill it any more, the request is
+    cancelled; so is one for longer access, which is for what was approved and nothing else.
     """
     fresh = scope.of(request)
     if scope.digest(fresh) == request.scope_hash:
         return
     changed = scope.differences(request.scope, fresh)
     request.scope, request.scope_hash = fresh, scope.digest(fresh)
-    request.last_edited_by, request.round = by, request.round + 1
+    request.last_edited_by_id, request.round = proposals.author(by), request.round + 1
     request.save(update_fields=["scope", "scope_hash", "last_edited_by", "round"])
     log.record(
         "accessrequest.rescoped",

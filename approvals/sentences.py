@@ -43,6 +43,7 @@ REASONS: Final = {
     "gone": "it does not exist",
     "circle": "the votes would come back to whose they are",
     "delegated_already": "they are lent already",
+    "changed_since": "what it was about had changed since they looked",
     "grants_open": "access there has not ended",
     "in_use": "others refer to it",
     "invalid": "what was entered cannot be used",
@@ -65,6 +66,7 @@ REASONS: Final = {
     "not_stuck": "closing it had not failed for long enough",
     "not_yours": "it is not theirs",
     "review_open": "their last emergency has not been looked back at",
+    "secret_in_proposal": "a secret is not kept until somebody agrees",
     "scope_changed": "what is asked for had changed since they looked",
     "self_abandon": "nobody gives up closing access of their own",
     "self_approval": "nobody decides about themselves",
@@ -103,7 +105,14 @@ def event_sentence(event: Event) -> str:
     tell = TELLERS.get(event.action)
     who = event.actor_name or "Somebody"
     words = tell(event, event.data) if tell else f"did “{event.action}”"
-    return unspoofed(f"{who} {words}.")
+    return unspoofed(f"{who} {words}{_as_proposed(event)}.")
+
+
+def _as_proposed(event: Event) -> str:
+    """Who proposed what somebody agreed to. Votes, and proposals themselves, say whose they are."""
+    if not event.on_behalf_of_name or event.action.startswith(("vote.", "proposal.")):
+        return ""
+    return f", as {event.on_behalf_of_name} had proposed"
 
 
 def unspoofed(text: str) -> str:
@@ -468,6 +477,40 @@ def _told(data: dict[str, Any]) -> str:
     return f"{data.get('recipient') or 'somebody'} by {data.get('channel') or 'a message'}"
 
 
+ALONE: Final = {
+    "console": "whoever has the server may",
+    "nobody_else": "there is no second person yet",
+}
+
+
+def _effects(data: dict[str, Any]) -> str:
+    return " ".join(map(str, data.get("effects") or [])).rstrip(".") or "it widens access"
+
+
+def _proposed(event: Event, data: dict[str, Any]) -> str:
+    return f"proposed: {event.subject_label}. What it widens: {_effects(data)}"
+
+
+def _carried_out(event: Event, data: dict[str, Any]) -> str:
+    proposer = data.get("proposer") or "somebody"
+    return f"agreed to what {proposer} proposed, and did it: {event.subject_label}"
+
+
+def _passed_over(event: Event, data: dict[str, Any]) -> str:
+    because = str(data.get("because") or "")
+    why = ALONE.get(because, because or "no reason given")
+    return f"did alone what takes two, since {why}: {_effects(data)}"
+
+
+def _of_proposal(words: str) -> Teller:
+    def tell(event: Event, data: dict[str, Any]) -> str:
+        proposer = data.get("proposer") or "somebody"
+        told = words.format(proposer=proposer, what=event.subject_label)
+        return f"{told}{_in_their_words(data)}"
+
+    return tell
+
+
 def _resent(event: Event, data: dict[str, Any]) -> str:
     return f"had a message sent again, to {_told(data)}"
 
@@ -540,6 +583,14 @@ TELLERS: Final[dict[str, Teller]] = {
     "accesslevel.deleted": naming("deleted the level"),
     "policy.deleted": naming("deleted the policy"),
     "permissions.changed": naming("changed who may do what on"),
+    "proposal.proposed": _proposed,
+    "proposal.carried_out": _carried_out,
+    "proposal.denied": _of_proposal("denied what {proposer} proposed ({what})"),
+    "proposal.withdrawn": _of_proposal("withdrew what they had proposed ({what})"),
+    "proposal.expired": _of_proposal("closed what {proposer} proposed ({what}), undecided"),
+    "proposal.failed": _of_proposal("agreed to what {proposer} proposed ({what}), in vain"),
+    "four_eyes.in_force": saying("found a second superuser: what widens access takes two now"),
+    "four_eyes.passed_over": _passed_over,
     "target.drifted": _drifted,
     "session.ended_elsewhere": _ended_elsewhere,
     "reconciliation.removed": _accounts("removed {names} from {target}, which nobody should have"),
@@ -607,6 +658,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "abandon.refused": _refused("abandon it"),
     "reconciliation.refused": _refused("allow a removal"),
     "administration.refused": _refused("change the set-up"),
+    "agree.refused": _refused("decide about a proposal"),
     "notifications.refused": _refused("change how somebody is told"),
     "resend.refused": _refused("have a message sent again"),
     "webhookendpoint.refused": _refused("change a webhook"),

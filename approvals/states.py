@@ -48,6 +48,17 @@ class EndReason(models.TextChoices):
     UNUSED = "unused", "Never opened"
 
 
+class ProposalState(models.TextChoices):
+    """Of a change that needs a second person's consent."""
+
+    PROPOSED = "proposed", "Waits for a second person"
+    CARRIED_OUT = "carried_out", "Carried out"
+    DENIED = "denied", "Denied"
+    WITHDRAWN = "withdrawn", "Withdrawn"
+    EXPIRED = "expired", "Expired"
+    FAILED = "failed", "Could not be carried out"
+
+
 class TokenStanding(models.TextChoices):
     """What a token of the API is at some moment. Nothing is stored, so nothing is moved."""
 
@@ -85,7 +96,7 @@ class DeliveryStanding(models.TextChoices):
 
 Followers = dict[models.TextChoices, frozenset[models.TextChoices]]
 
-R, S, G = RequestState, StageState, GrantState
+R, S, G, P = RequestState, StageState, GrantState, ProposalState
 
 # One table per machine: members of two TextChoices with equal values compare equal, so a single
 # flat table would silently merge "denied" of a request with "denied" of a stage.
@@ -114,6 +125,14 @@ NEXT: Final[dict[type[models.TextChoices], Followers]] = {
         G.REVOKING: frozenset({G.ENDED}),
         G.ENDED: frozenset(),
     },
+    P: {
+        P.PROPOSED: frozenset({P.CARRIED_OUT, P.DENIED, P.WITHDRAWN, P.EXPIRED, P.FAILED}),
+        P.CARRIED_OUT: frozenset(),
+        P.DENIED: frozenset(),
+        P.WITHDRAWN: frozenset(),
+        P.EXPIRED: frozenset(),
+        P.FAILED: frozenset(),
+    },
 }
 
 # Where an object may begin.
@@ -121,6 +140,7 @@ FIRST: Final[dict[type[models.TextChoices], frozenset[models.TextChoices]]] = {
     R: frozenset({R.PENDING, R.BYPASSED}),
     S: frozenset({S.WAITING, S.OPEN, S.SKIPPED}),
     G: frozenset({G.SCHEDULED}),
+    P: frozenset({P.PROPOSED}),
 }
 
 UNDECIDED: Final = frozenset({R.PENDING, R.CHANGES_REQUESTED})
@@ -165,6 +185,14 @@ LOOKS: Final[dict[type[models.TextChoices], dict[models.TextChoices, Look]]] = {
         G.ACTIVE: Look("green", "plug-connected"),
         G.REVOKING: Look("orange", "scissors"),
         G.ENDED: Look("secondary", "circle-off"),
+    },
+    P: {
+        P.PROPOSED: Look("yellow", "hourglass"),
+        P.CARRIED_OUT: Look("green", "check"),
+        P.DENIED: Look("secondary", "x"),
+        P.WITHDRAWN: Look("secondary", "ban"),
+        P.EXPIRED: Look("secondary", "clock-off"),
+        P.FAILED: Look("orange", "alert-triangle"),
     },
     TokenStanding: {
         TokenStanding.LIVE: Look("green", "check"),

@@ -32,6 +32,7 @@ from approvals import (
     leases,
     opening,
     overdue,
+    proposals,
     reconciler,
     reviews,
     untended,
@@ -50,6 +51,7 @@ THREADS_MOST = 64
 COMPARISONS = 4  # targets compared with the ledger at once
 ALARMS_EVERY = 5.0  # seconds; each is mailed within a minute
 ANSWERS_EVERY = 60.0
+PROPOSALS_EVERY = 60.0  # they last for days, and nobody can agree to a late one
 REVIEWS_EVERY = 30.0  # they are due in hours
 TOLD_AT_LEAST_EVERY = 10.0
 ENDINGS_EVERY = 5.0  # of minutes that are left
@@ -97,6 +99,7 @@ class Sweeper:
             Chore(alarms.keep, every=ALARMS_EVERY, name=told),
             Chore(alarms.mail_due, every=ALARMS_EVERY, name=told),
             Chore(delegating.keep, every=LEAVERS_EVERY, name=told),
+            Chore(proposals.expire_due, every=PROPOSALS_EVERY, name=told),
             Chore(answers.forget_old, every=ANSWERS_EVERY, name=told),
             Chore(outbox.forget_old, every=FORGET_EVERY, name=told),
             Chore(outbox.note_endings, every=ENDINGS_EVERY, name=told),

@@ -75,6 +75,19 @@ def listen(listener: Listener) -> None:
         _listeners.append(listener)
 
 
+_for: ContextVar[Actor | None] = ContextVar("audit_acting_for", default=None)
+
+
+@contextmanager
+def acting_for(whom: Actor) -> Iterator[None]:
+    """Events recorded inside say on whose behalf somebody did it, unless they say so themselves."""
+    token = _for.set(whom)
+    try:
+        yield
+    finally:
+        _for.reset(token)
+
+
 def _depth() -> int:
     return len(connection.savepoint_ids)
 
@@ -119,6 +132,8 @@ def record(
     """
     if not connection.in_atomic_block:
         raise NotAtomic(NotAtomic.__doc__)
+    if actor != SYSTEM:
+        on_behalf_of = on_behalf_of or _for.get()
     columns = {
         "action": actions.require(action),
         "actor_type": actor.type,

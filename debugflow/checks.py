@@ -16,7 +16,7 @@ from django.db import connections
 
 from approvals.secrets import HOW_TO_MAKE_A_KEY
 from debugflow.middleware import trusted_proxies
-from debugflow.wording import HOW_TO_START_ONE, NO_SWEEPER
+from debugflow.wording import HOW_TO_START_ONE, NO_SWEEPER, ONE_WIDENS
 
 DEMO_MARK = "demo-"
 SKEW_MOST: Final = 2000  # milliseconds: beyond it, whoever looks at two clocks sees two orders
@@ -206,6 +206,15 @@ def _has_table(model: Any) -> bool:
     with connections["default"].cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [model._meta.db_table])
         return bool(cursor.fetchone()[0])
+
+
+@register(Tags.security, deploy=True)
+def two_are_needed(**kwargs: Any) -> list[CheckMessage]:
+    """Whoever sets things up alone could give themselves anything in production."""
+    if settings.FOUR_EYES:
+        return []
+    hint = "Unset DEBUGFLOW_FOUR_EYES, and see docs/four-eyes.md."
+    return [Warning(ONE_WIDENS, hint=hint, id="debugflow.W010")]
 
 
 @register(Tags.security, deploy=True)

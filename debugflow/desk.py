@@ -9,11 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from csp.decorators import csp
+from django.apps import apps
 from django.conf import settings
-from django.http import HttpRequest
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver, reverse
 from unfold.sites import UnfoldAdminSite
+
+from approvals import proposals
+from audit import clock
+from debugflow.wording import ONE_SUPERUSER
 
 View = Callable[..., HttpResponseBase]
 
@@ -38,6 +44,10 @@ MENU: Final = (
             ("Policies", "rule", "approvals.policy"),
             ("Simulate", "play_arrow", "approvals.policy:simulate"),
         ),
+    ),
+    (
+        "Second person",
+        (("Proposals", "how_to_reg", "approvals.proposal"),),
     ),
     (
         "Requests and grants",
@@ -70,6 +80,9 @@ MENU: Final = (
 the list."""
 
 
+PROPOSALS: Final = "approvals.proposal"
+
+
 class Desk(UnfoldAdminSite):  # type: ignore[misc]
     """The one admin site. Signing in and changing a password are the site's own pages."""
 
@@ -86,6 +99,16 @@ class Desk(UnfoldAdminSite):  # type: ignore[misc]
         wrapped: View = super().admin_view(view, cacheable)
         loosened: View = csp(settings.ADMIN_CONTENT_SECURITY_POLICY["DIRECTIVES"])(wrapped)
         return loosened
+
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Unfold's, with what is wrong with four eyes, if anything is."""
+        warning = ONE_SUPERUSER.get(proposals.standing(), "")
+        shown: HttpResponse = super().index(
+            request, {"one_person": warning, **(extra_context or {})}
+        )
+        return shown
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Unfold's without the colours it would write into each page: `desk.css` has ours."""
@@ -113,10 +136,19 @@ def _links(request: HttpRequest, pages: Iterable[tuple[str, str, str]]) -> Itera
     for title, icon, place in pages:
         label, _, page = place.partition(":")
         app, model = label.split(".")
-        user: Any = request.user
-        if any(user.has_perm(f"{app}.{verb}_{model}") for verb in ("view", "change")):
+        of: Any = admin.site.get_model_admin(apps.get_model(app, model))
+        if of.has_view_or_change_permission(request):
             link = reverse(f"admin:{app}_{model}_{page or 'changelist'}")
-            yield {"title": title, "icon": icon, "link": link, "active": _is_at(request, link)}
+            more = _badge(request) if label == PROPOSALS else {}
+            at = _is_at(request, link)
+            yield {"title": title, "icon": icon, "link": link, "active": at, **more}
+
+
+def _badge(request: HttpRequest) -> dict[str, str]:
+    """How many proposals wait for whoever looks, if any do."""
+    person: Any = request.user
+    count = len(proposals.waiting_for(person, clock.now()))
+    return {"badge": str(count)} if count else {}
 
 
 def _is_at(request: HttpRequest, link: str) -> bool:

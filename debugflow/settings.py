@@ -31,6 +31,9 @@ DEMO = env.boolean("DEBUGFLOW_DEMO", False)
 # Production targets whose identity is not verified (sslmode other than verify-full).
 ALLOW_UNVERIFIED_TARGETS = env.boolean("DEBUGFLOW_ALLOW_UNVERIFIED_TARGETS", DEMO)
 
+# Whether a change that widens access to production takes a second person.
+FOUR_EYES = env.boolean("DEBUGFLOW_FOUR_EYES", not (DEBUG or DEMO))
+
 INSTALLED_APPS = [
     "debugflow.apps.DebugflowConfig",
     "approvals.apps.ApprovalsConfig",

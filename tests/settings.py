@@ -11,6 +11,7 @@ os.environ |= {
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "DEBUGFLOW_SECURE": "False",
     "DEBUGFLOW_ALLOW_UNVERIFIED_TARGETS": "True",
+    "DEBUGFLOW_FOUR_EYES": "False",
     "LOG_LEVEL": "WARNING",
 }
 

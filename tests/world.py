@@ -13,11 +13,22 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import transaction
+from django.test import override_settings
 from guardian.shortcuts import assign_perm
 
 from approvals import administration, overdue, reviews, workflow
 from approvals.administration import PolicyDraft, StageDraft
-from approvals.models import AccessLevel, AccessRequest, Grant, Policy, Review, Target
+from approvals.errors import Proposed
+from approvals.models import (
+    AccessLevel,
+    AccessRequest,
+    FourEyes,
+    Grant,
+    Policy,
+    Proposal,
+    Review,
+    Target,
+)
 from approvals.policy import AppliesTo
 from approvals.provisioning.memory import MemoryServer
 from approvals.wishes import Wish
@@ -125,6 +136,19 @@ def publish(world: World, *stages: StageDraft, policy: Policy | None = None, **d
 def stage(world: World, name: str, *groups: str, minimum: int = 1, **fields: Any) -> StageDraft:
     minima = {world.groups[group]: minimum for group in groups}
     return StageDraft(**{"name": name, "groups": minima, "total": sum(minima.values()), **fields})
+
+
+def propose(world: World) -> Proposal:
+    """What ada could not do alone, where it takes two: to let one more group ask for read-only."""
+    FourEyes.objects.create(pk=1, since=clock.now())
+    groups = [world.groups[name] for name in ("developers", "nobody")]
+    wanted = {"request_accesslevel": {"groups": groups}}
+    try:
+        with override_settings(FOUR_EYES=True):
+            administration.change_holders(world.read, wanted, by=world.people["ada"])
+    except Proposed as proposed:
+        return Proposal.objects.get(pk=proposed.proposal_id)
+    raise AssertionError("it was done at once")
 
 
 def owe_review(grant: Grant) -> Review:

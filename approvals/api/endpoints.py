@@ -40,6 +40,8 @@ class Endpoint(APIView):
     gives: ClassVar[type[BaseSerializer[Any]]] = shapes.Shape
     post_status: ClassVar[int] = 200
     creates: ClassVar[bool] = False
+    # What is printed, with 202, where a POST takes a second person and so is not done yet.
+    proposes: ClassVar[type[BaseSerializer[Any]] | None] = None
     # Whether a POST's body or answer holds a secret, so that no key can have it repeated.
     shown_once: ClassVar[bool] = False
 

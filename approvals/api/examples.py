@@ -43,6 +43,8 @@ SUMMARIES: Final = {
     "delegations_create": "Lend your votes to somebody for a while",
     "delegations_get": "One of them",
     "delegations_end": "End it",
+    "proposals_list": "Changes that took a second person, as far as you may see them",
+    "proposals_get": "One of them",
     "events_list": "The audit log, newest first",
     "inbox_list": "What you were told, newest first",
     "inbox_read": "Mark some of it as read, or all up to one",
@@ -130,6 +132,21 @@ DELEGATION: Final[dict[str, Any]] = {
     "note": "On the beach.",
 }
 
+PROPOSAL: Final[dict[str, Any]] = {
+    "id": 5,
+    "change": "level.save",
+    "summary": "Change the level read-write on orders",
+    "effects": ["read-write on orders: it lasts up to 8 h instead of 4 h."],
+    "differences": [["Lasts at most", "4 h", "8 h"]],
+    "state": "proposed",
+    "proposer": {"id": 1, "username": "ada"},
+    "proposed_at": "2030-01-31T10:52:11.204000Z",
+    "expires_at": "2030-02-07T10:52:11.204000Z",
+    "decided_by": None,
+    "decided_at": None,
+    "note": "",
+}
+
 SENT: Final[dict[str, Any]] = {
     "session_create": {"username": "alice", "password": "…"},
     "requests_create": WISH,
@@ -178,6 +195,7 @@ ANSWERED: Final[dict[str, Any]] = {
     "grants_extend_create": LONGER,
     "delegations_create": DELEGATION,
     "delegations_get": DELEGATION,
+    "proposals_get": PROPOSAL,
     "delegations_end": {**DELEGATION, "ended_at": "2030-02-03T09:12:00.118000Z"},
     "inbox_list": {
         "next": None,

@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from approvals.models import Decision, TokenKind, TokenScope
-from approvals.states import GrantState, RequestState, ReviewOutcome
+from approvals.states import GrantState, ProposalState, RequestState, ReviewOutcome
 
 BIGGEST: Final = 2**63 - 1  # what an id can be
 
@@ -234,6 +234,12 @@ class DelegationFilter(NoFilter):
     mine = Flag()
     person = Text(required=False)
     delegate = Text(required=False)
+
+
+class ProposalFilter(NoFilter):
+    awaiting_me = Flag()
+    mine = Flag()
+    state = serializers.ChoiceField(choices=ProposalState.choices, required=False)
 
 
 class EventFilter(NoFilter):

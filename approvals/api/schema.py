@@ -99,8 +99,12 @@ class Described(AutoSchema):
         if self._lists():
             page = _page(self.view.lists, self.view.beside)
             return {(200, "application/json"): page, **refusals}
-        code = self.view.post_status if self.method == "POST" else 200
-        return {(code, "application/json"): self.view.gives, **refusals}
+        if self.method != "POST":
+            return {(200, "application/json"): self.view.gives, **refusals}
+        done = {(self.view.post_status, "application/json"): self.view.gives}
+        if self.view.proposes:
+            done[202, "application/json"] = self.view.proposes
+        return {**done, **refusals}
 
     def _lists(self) -> bool:
         return self.method == "GET" and hasattr(self.view, "lists")

@@ -20,6 +20,7 @@ from approvals.models import (
     Delegation,
     Delivery,
     Grant,
+    Proposal,
     RequestStage,
     Review,
     Target,
@@ -477,6 +478,32 @@ class DelegationOut(serializers.ModelSerializer[Delegation]):
             "made_by",
             "made_at",
             "ended_at",
+            "note",
+        )
+
+
+class ProposalOut(serializers.ModelSerializer[Proposal]):
+    """What somebody agrees to; its arguments, which are ids, are for us alone."""
+
+    proposer = PersonOut()
+    decided_by = PersonOut(allow_null=True)
+    effects = shapes.Names()
+    differences = shapes.Differences()
+
+    class Meta:
+        model = Proposal
+        fields: tuple[str, ...] = (
+            "id",
+            "change",
+            "summary",
+            "effects",
+            "differences",
+            "state",
+            "proposer",
+            "proposed_at",
+            "expires_at",
+            "decided_by",
+            "decided_at",
             "note",
         )
 

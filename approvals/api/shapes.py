@@ -25,6 +25,12 @@ class Minima(serializers.DictField):
     child = serializers.IntegerField()
 
 
+class Differences(serializers.ListField):
+    """Rows of what changes, how it was before, and how it is after."""
+
+    child = Names()
+
+
 class VoteShape(Shape):
     voter = serializers.CharField()
     on_behalf_of = serializers.CharField(allow_null=True)

@@ -23,6 +23,7 @@ from approvals import (
     emergency,
     escalation,
     grants,
+    proposals,
     reviews,
     tokens,
     workflow,
@@ -39,12 +40,13 @@ from approvals.api.permissions import (
     WithinScope,
 )
 from approvals.delegating import Lending
-from approvals.errors import Invalid, NotAllowed, WrongState
+from approvals.errors import Invalid, NotAllowed, Proposed, WrongState
 from approvals.models import (
     AccessLevel,
     AccessRequest,
     Delegation,
     Grant,
+    Proposal,
     Review,
     Risk,
     Target,
@@ -501,9 +503,10 @@ class AbandonGrant(GrantVerb):
 
 
 class Delegations(Listing, Repeatable):
-    """GET lists; POST lends one's votes or, for admins of policies, another's."""
+    """GET lists; POST lends one's votes or, for admins of policies, another's: two of them."""
 
     takes = inputs.LendingInput
+    proposes = out.ProposalOut
     lists = gives = out.DelegationOut
     filters = inputs.DelegationFilter
     post_status = 201
@@ -524,10 +527,44 @@ class Delegations(Listing, Repeatable):
         person = get_user_model()._default_manager.filter(username=name).first()
         if person is None:
             raise Invalid(fields={"person": ["Nobody is called that."]})
-        made = delegating.delegate(person.pk, by=self.person, lending=Lending(**given))
+        try:
+            made = delegating.delegate(person.pk, by=self.person, lending=Lending(**given))
+        except Proposed as proposed:
+            return _proposed(proposed)
         where = reverse("api:delegation", args=[made.pk])
         told = out.DelegationOut(made).data
         return Response(told, status=self.post_status, headers={"Location": where})
+
+
+def _proposed(proposed: Proposed) -> Response:
+    """It is not done yet: somebody else has to agree."""
+    found = Proposal.objects.select_related("proposer", "decided_by").get(pk=proposed.proposal_id)
+    where = reverse("api:proposal", args=[found.pk])
+    return Response(out.ProposalOut(found).data, status=202, headers={"Location": where})
+
+
+class Proposals(Listing):
+    lists = out.ProposalOut
+    filters = inputs.ProposalFilter
+
+    def rows(self, given: dict[str, Any]) -> QuerySet[Proposal]:
+        rows = proposals.visible_to(self.person)
+        if given["mine"]:
+            rows = rows.filter(proposer=self.person)
+        if given["awaiting_me"]:
+            waiting = proposals.waiting_for(self.person, clock.now())
+            rows = rows.filter(pk__in=[one.pk for one in waiting])
+        return matching(rows, given, {"state": "state"})
+
+    def printed(self, page: list[Proposal]) -> BaseSerializer[Any]:
+        return out.ProposalOut(page, many=True)
+
+
+class OneProposal(Endpoint):
+    gives = out.ProposalOut
+
+    def get(self, request: Request, pk: int) -> Response:
+        return Response(out.ProposalOut(one(proposals.visible_to(self.person), pk)).data)
 
 
 class OneDelegation(Endpoint):

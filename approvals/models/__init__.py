@@ -1,7 +1,7 @@
 """The tables. Each may import those before: targets, policies, requests, grants, reviews, and
 operations.
 
-Tokens and answers, of programs that call, and Slack stand by themselves.
+Tokens and answers, of programs that call, Slack, and proposals, of admins, stand by themselves.
 """
 
 from approvals.models.answers import Answer
@@ -16,6 +16,7 @@ from approvals.models.operations import (
     Reconciliation,
 )
 from approvals.models.policies import ExtensionApproval, Policy, PolicyVersion, Stage, StageGroup
+from approvals.models.proposals import FourEyes, Proposal
 from approvals.models.requests import (
     AccessRequest,
     Candidate,
@@ -47,6 +48,7 @@ __all__ = [
     "Delivery",
     "Environment",
     "ExtensionApproval",
+    "FourEyes",
     "Grant",
     "Heartbeat",
     "Installation",
@@ -57,6 +59,7 @@ __all__ = [
     "Policy",
     "PolicyVersion",
     "Preferences",
+    "Proposal",
     "Reach",
     "Reconciliation",
     "RequestKind",

@@ -298,6 +298,25 @@ TABLE: Final = (
         required=True,
     ),
     Fact(
+        name="proposed",
+        label="Somebody is asked to agree to a change of the set-up",
+        actions=frozenset({"proposal.proposed"}),
+        who=recipients.can_agree,
+        words=words.proposed,
+        urgent=True,
+        required=True,
+    ),
+    Fact(
+        name="proposal_ended",
+        label="What one proposed is decided",
+        actions=frozenset(
+            {"proposal.carried_out", "proposal.denied", "proposal.expired", "proposal.failed"}
+        ),
+        who=recipients.proposer,
+        words=words.proposal_ended,
+        settles=recipients.asking_to_agree,
+    ),
+    Fact(
         name="mentioned",
         label="Somebody is named in a comment",
         actions=frozenset({"comment.added"}),

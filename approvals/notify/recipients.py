@@ -12,18 +12,19 @@ from typing import Final
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from approvals import access, grants, policy, reviews
+from approvals import access, grants, policy, proposals, reviews
 from approvals.models import (
     AccessRequest,
     Decision,
     Delivery,
+    Proposal,
     RequestStage,
     Review,
     Target,
     Vote,
 )
 from approvals.notify.case import Case
-from approvals.states import UNDECIDED, GrantState, RequestState, StageState
+from approvals.states import UNDECIDED, GrantState, ProposalState, RequestState, StageState
 
 People = Collection[int] | None
 
@@ -203,6 +204,27 @@ def administrators(case: Case) -> People:
     asked = case.asked
     own = {asked.requester_id, asked.beneficiary_id}
     return {person.pk for person in access.policy_admins()} - own
+
+
+def can_agree(case: Case) -> People:
+    """Whoever may agree to it now; None once it is decided."""
+    found = proposal(case)
+    if found.state != ProposalState.PROPOSED or case.now >= found.expires_at:
+        return None
+    return {person.pk for person in proposals.can_agree(found, case.now)}
+
+
+def proposer(case: Case) -> People:
+    return {proposal(case).proposer_id}
+
+
+def asking_to_agree(case: Case) -> Q:
+    """The entries of inboxes that ask to agree to it."""
+    return Q(notice__thread=case.notice.thread, notice__fact="proposed")
+
+
+def proposal(case: Case) -> Proposal:
+    return Proposal.objects.select_related("proposer").get(pk=int(case.notice.subject_id))
 
 
 def mentioned(case: Case) -> People:

@@ -274,6 +274,36 @@ def abandon_asked(case: Case) -> Words:
     )
 
 
+def proposed(case: Case) -> Words:
+    return Words(
+        text=f"{case.actor_name} proposes: {_about(case)}",
+        step="It widens access to production. See what it does, and agree to it or deny it.",
+    )
+
+
+PROPOSAL_ENDED: Final = {
+    "carried_out": "{who} agreed, and it is done: {what}",
+    "denied": "{who} denied it: {what}",
+    "expired": "Nobody agreed in time: {what}",
+    "failed": "{who} agreed, and it could not be done: {what}",
+}
+
+
+def proposal_ended(case: Case) -> Words:
+    ended = case.event.action.partition(".")[2] if case.event else ""
+    told = PROPOSAL_ENDED.get(ended, "It has ended: {what}")
+    undone = ended in ("denied", "expired", "failed")
+    return Words(
+        text=told.format(who=case.actor_name, what=_about(case)),
+        step="Propose it anew if it is needed still." if undone else "Its page tells what it did.",
+        quote=str(case.data.get("note") or ""),
+    )
+
+
+def _about(case: Case) -> str:
+    return case.event.subject_label if case.event else "a change"
+
+
 def mentioned(case: Case) -> Words:
     return Words(
         text=f"{case.actor_name} named you about {_what(case)}",
@@ -292,6 +322,8 @@ def commented(case: Case) -> Words:
 
 def page(case: Case) -> str:
     """Where it can be seen and acted on: the grant, the request, or what cannot be closed."""
+    if case.notice.subject_type == "proposal":
+        return reverse("admin:approvals_proposal_change", args=[case.notice.subject_id])
     if case.notice.subject_type == "delegation":
         return reverse("settings")
     if case.grant is not None:

@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from approvals import discussion, extensions, reviews
+from approvals import discussion, extensions, proposals, reviews
 from approvals.models import AccessRequest, Grant
 from approvals.views import queue_rows
 from approvals.views.progress import progress, with_progress
@@ -30,6 +30,7 @@ def home(request: HttpRequest) -> HttpResponse:
     asked = AccessRequest.objects.filter(Q(requester=person) | Q(beneficiary=person))
     context = {
         "now": now,
+        "proposals": proposals.waiting_for(person, now)[:URGENT],
         "reviews": reviews.waiting_for(person, now)[:URGENT],
         "held": shown,
         "longer": {one.pk for one in shown if extensions.is_near_end(one, now)},

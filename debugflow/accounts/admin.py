@@ -6,10 +6,12 @@ Accounts are never deleted, since votes, grants and events name them: they are s
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -22,12 +24,11 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
-from approvals import tokens
+from approvals import proposals, tokens
 from approvals.models import ServiceAccount
-from audit import log
 from audit.actions import declare
-from audit.log import Actor, Subject
-from debugflow.accounts import changing
+from audit.log import Actor
+from debugflow.accounts import changing, powers
 from debugflow.accounts.models import User
 
 
@@ -62,6 +63,10 @@ else:
 
 
 MEMBERS_SHOWN = 50
+RESET_TAKES_TWO = (
+    "Somebody else has to agree to a new password here. Send the form to propose it: what you type "
+    "now is not kept. Once they have agreed you have an hour to set it."
+)
 POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 declare(
@@ -106,8 +111,22 @@ class UserAdmin(Admin):
     def belongs_to(self, user: User) -> str:
         return ", ".join(sorted(group.name for group in user.groups.all()))
 
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _proposing(request):
+            return super().add_view(request, *args, **kwargs)
+
+    def change_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _proposing(request):
+            return super().change_view(request, *args, **kwargs)
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
+        """Nothing yet: an account is saved with its groups, to be looked at as a whole."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        obj = form.instance
+        with proposals.watched(powers.account(obj), by=_person(request)):
+            super().save_model(request, obj, form, change)
+            super().save_related(request, form, formsets, change)
         if change and "username" in form.changed_data:
             changing.tell(
                 "account.renamed", obj, by=_actor(request), before=form.initial["username"]
@@ -137,8 +156,12 @@ class UserAdmin(Admin):
         """
         if not _is_superuser(request) or _is_service(id):
             raise PermissionDenied
-        with transaction.atomic():
+        with _proposing(request), transaction.atomic():
             before = self.get_object(request, unquote(id))
+            if before is not None and powers.reset_takes_two(before, by=_person(request)):
+                if request.method == "POST":
+                    powers.require_two(before, by=_person(request))
+                messages.info(request, RESET_TAKES_TWO)
             answer = super().user_change_password(request, id, form_url)
             if before is not None:
                 _follow_reset(request, before)
@@ -162,6 +185,7 @@ def _follow_reset(request: HttpRequest, before: User) -> None:
     """Tell of a new password, if there is one, and end the account's tokens."""
     if User.objects.get(pk=before.pk).password == before.password:
         return
+    powers.require_two(before, by=_person(request))
     _tell("account.password_reset", request, before)
     tokens.revoke_all(before.pk, by=cast("User", request.user), because="account.password_reset")
 
@@ -204,6 +228,26 @@ class GroupAdmin(GroupsAdmin):
         shown = ", ".join(names[:MEMBERS_SHOWN])
         return f"{shown} and {more} more" if more > 0 else shown or "nobody yet"
 
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _proposing(request):
+            return super().add_view(request, *args, **kwargs)
+
+    def change_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _proposing(request):
+            return super().change_view(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with _proposing(request):
+            return super().delete_view(request, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Group, form: Any, change: bool) -> None:
+        """Nothing yet: a group is saved with its permissions, to be looked at as a whole."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        with proposals.watched(powers.group(form.instance), by=_person(request)):
+            super().save_model(request, form.instance, form, change)
+            super().save_related(request, form, formsets, change)
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and _may_touch(request, obj)
 
@@ -223,15 +267,27 @@ class GroupAdmin(GroupsAdmin):
         return super().log_change(request, obj, message)
 
     def delete_model(self, request: HttpRequest, obj: Group) -> None:
-        _tell_group("group.deleted", request, obj)
-        super().delete_model(request, obj)
+        with proposals.watched(powers.group_gone(obj), by=_person(request)):
+            _tell_group("group.deleted", request, obj)
+            super().delete_model(request, obj)
 
 
 @transaction.atomic
 def _tell_group(action: str, request: HttpRequest, group: Group) -> None:
-    subject = Subject("group", str(group.pk), group.name, f"group:{group.pk}")
-    permissions = sorted(group.permissions.values_list("codename", flat=True))
-    log.record(action, actor=_actor(request), subject=subject, permissions=permissions)
+    powers.tell_group(action, group, by=_person(request))
+
+
+@contextmanager
+def _proposing(request: HttpRequest) -> Iterator[None]:
+    """Around the page's transaction."""
+    with proposals.proposing(by=_person(request)):
+        yield
+
+
+def _person(request: HttpRequest) -> User:
+    if not request.user.is_authenticated:
+        raise PermissionDenied
+    return request.user
 
 
 def _actor(request: HttpRequest) -> Actor:

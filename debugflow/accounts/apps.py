@@ -6,4 +6,5 @@ class AccountsConfig(AppConfig):
     label = "accounts"
 
     def ready(self) -> None:
-        from debugflow.accounts import browsers  # noqa: F401  (listens by being imported)
+        # They listen, and register what can be proposed, by being imported.
+        from debugflow.accounts import browsers, powers  # noqa: F401

@@ -25,6 +25,7 @@ REST: tuple[Part, ...] = (
     ledger.owners,
     ledger.levels,
     ledger.policies,
+    ledger.second_person,
     ledger.grants,
     ledger.comparisons,
     ledger.alarms,

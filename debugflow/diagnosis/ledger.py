@@ -9,15 +9,17 @@ from typing import Any, Final
 from django.db.models import Q, QuerySet
 from guardian.shortcuts import get_users_with_perms
 
-from approvals import access, administration, lint, policy
+from approvals import access, administration, lint, policy, proposals
 from approvals import grants as verbs
 from approvals import targets as unsealing
 from approvals.errors import Invalid, ProvisionError
 from approvals.models import AccessLevel, Alarm, Grant, Policy, Reconciliation, Target
 from approvals.people import Person
+from approvals.proposals import Standing
 from approvals.secrets import SecretUnreadable
 from debugflow.diagnosis.finding import Finding, some, well
 from debugflow.probes import Probe
+from debugflow.wording import ONE_SUPERUSER
 
 TARGET_WITHIN: Final = 20.0  # seconds for all that one target is asked
 AT_ONCE: Final = 16  # targets
@@ -142,6 +144,16 @@ def _warned() -> dict[str, list[lint.Warned]]:
     found = lint.look()
     names = dict(Policy.objects.filter(pk__in=found).values_list("pk", "name"))
     return {names[pk]: warned for pk, warned in found.items()}
+
+
+def second_person() -> list[Finding]:
+    """Nothing where one is enough, which is for the system checks to tell."""
+    standing = proposals.standing()
+    if standing == Standing.OFF:
+        return []
+    told = ONE_SUPERUSER.get(standing)
+    wrong = [Finding(False, told, "See docs/four-eyes.md.")] if told else []
+    return well("What widens access to production takes two people, and there are two.", wrong)
 
 
 def grants() -> list[Finding]:

@@ -24,6 +24,7 @@ from approvals.models import (
     Delivery,
     Grant,
     Notice,
+    Proposal,
     RequestStage,
     Review,
     SlackWorkspace,
@@ -37,7 +38,7 @@ from audit.models import Event
 from debugflow.accounts.models import User
 from tests.approvals.admin_browser import INLINE, browser, staff, url
 from tests.debugflow.routes import BOT_TOKEN, in_slack
-from tests.world import World, owe_review
+from tests.world import World, owe_review, propose
 
 RECORDS = (
     AccessRequest,
@@ -47,6 +48,7 @@ RECORDS = (
     Grant,
     Step,
     Review,
+    Proposal,
     Notice,
     Delivery,
     Event,
@@ -67,6 +69,7 @@ def lived_in(world: World) -> World:
     endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
     in_slack(world)
     expanding.expand_due()
+    propose(world)
     LogEntry.objects.log_actions(world.ada.pk, [world.target], 2, "Looked after it.")
     return world
 

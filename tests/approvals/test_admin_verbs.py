@@ -22,7 +22,7 @@ from audit import clock
 from audit.models import Event
 from tests.approvals.admin_browser import admin_form, browser, filled
 from tests.debugflow.routes import in_slack
-from tests.world import World, owe_review
+from tests.world import World, owe_review, propose
 
 # Of the pages themselves, not of what they are about.
 ASIDE = {"django_session", "django_admin_log"}
@@ -64,6 +64,7 @@ def lived_in(world: World) -> World:
     lending = Lending(delegate="chen", ends_at=clock.now() + timedelta(days=1))
     delegating.delegate(world.bob.pk, by=world.bob, lending=lending)
     hears = endpoints.Wish(name="chat", url="https://chat.example.com/", facts=["asked"])
+    propose(world)
     endpoints.rotate(endpoints.save(0, by=world.ada, wish=hears).pk, by=world.ada)
     in_slack(world)
     expanding.expand_due()

@@ -156,7 +156,7 @@ def test_replaying_any_task_changes_nothing_and_tells_nobody_twice(
     everything: World, outside: Callable[[], tuple[int, ...]]
 ) -> None:
     assert (states(Grant), states(AccessRequest)) == (set(GrantState), set(RequestState))
-    for name in sorted(TOLD):
+    for name in sorted(registered()):
         run(name)
         before, told = rows(BEATS), outside()
         run(name)

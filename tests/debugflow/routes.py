@@ -27,6 +27,7 @@ from approvals.models import (
     Delivery,
     Grant,
     Notice,
+    Proposal,
     RequestStage,
     Review,
     SlackAccount,
@@ -43,7 +44,7 @@ from audit.clock import now as clock_now
 from audit.models import Event
 from debugflow import health
 from tests.conftest import Clock
-from tests.world import HOUR, World, publish
+from tests.world import HOUR, World, propose, publish
 
 PLACE = re.compile(r"<(?:\w+:)?(\w+)>")
 # Patterns that are regular expressions, by how the table calls them.
@@ -54,7 +55,7 @@ EXPRESSIONS = {
 }
 SEES_RECORDS = (
     *("accessrequest", "requeststage", "vote", "delegation", "grant", "step", "review"),
-    *("notice", "delivery", "event"),
+    *("notice", "delivery", "event", "proposal"),
 )
 SETS_UP = ("target", "accesslevel", "policy", "webhookendpoint", "slackworkspace", "slackaccount")
 PASSWORD = "a long password"
@@ -137,6 +138,7 @@ class Place:
             "settings": self.delegation.pk if "/delegations/" in route else self.token.pk,
             "delegations": self.delegation.pk,
             "inbox": self.told.pk,
+            "proposals": Proposal.objects.latest("pk").pk,
         }
 
     def _objects(self) -> dict[str, int]:
@@ -149,6 +151,7 @@ class Place:
             "step": Step,
             "review": Review,
             "notice": Notice,
+            "proposal": Proposal,
             "delivery": Delivery,
             "event": Event,
         }
@@ -190,6 +193,8 @@ class Place:
                 return reason
             case ["extend", ""]:
                 return wish
+            case ["agree" | "deny", ""]:
+                return {"digest": Proposal.objects.latest("pk").digest, "note": "No."}
         match route:
             case "/ask/<pk>/emergency/":
                 return emergency
@@ -262,6 +267,7 @@ def settle(world: World, clock: Clock) -> Place:
     endpoints.save(0, by=world.ada, wish=hears)
     in_slack(world)
     waiting = world.submit()
+    propose(world)
     expanding.expand_due()
     told = inbox.entries(world.alice).latest("pk")
     return Place(world, waiting, grant, stuck, token, review, delegation, told)

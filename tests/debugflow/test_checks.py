@@ -29,7 +29,7 @@ def ids(found: list[CheckMessage]) -> list[str]:
 def production(settings: Any) -> Any:
     """Settings as a real installation has them."""
     settings.DEBUG = settings.DEMO = False
-    settings.SECURE = True
+    settings.SECURE = settings.FOUR_EYES = True
     settings.SECRET_KEY = "k" * 50
     settings.ALLOWED_HOSTS = ["debugflow.example.com"]
     settings.SITE_URL = "https://debugflow.example.com"
@@ -46,6 +46,7 @@ ASK_NO_DATABASE = (
     checks.keys_are_random,
     checks.proxies_are_some,
     checks.mail_has_one_kind_of_tls,
+    checks.two_are_needed,
     checks.people_can_be_told,
     checks.servers_are_closed,
     checks.figures_are_sound,
@@ -72,6 +73,11 @@ def test_what_is_fine_at_home_only_is_named_alone(production, setting, value, fo
     complaints = checks.production_is_not_the_demo()
     assert ids(complaints) == [found]
     assert complaints[0].hint
+
+
+def test_one_who_widens_access_alone_is_warned_of(production):
+    production.FOUR_EYES = False
+    assert ids(checks.two_are_needed()) == ["W010"]
 
 
 @pytest.mark.parametrize("mode", ["DEMO", "DEBUG"])

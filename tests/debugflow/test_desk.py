@@ -45,7 +45,7 @@ def test_ada_is_offered_all_by_what_she_does(world: World):
 def test_others_are_offered_what_they_may_look_at(world: World):
     olga = browser(staff(world.olga, *SET_UP))
     found = offered(olga.get(reverse("admin:index")).content.decode())
-    own = ["Targets", "Policies", "Simulate"]
+    own = ["Targets", "Policies", "Simulate", "Proposals"]
     assert found == ["Overview", "Back to the site", *own, "Audit log"]
 
 

@@ -31,6 +31,7 @@ GROUPS = {
         "approvals/delivery",
         "audit/event",
     ),
+    "{proposal}": ("approvals/proposal",),
     "{set-up}": ("approvals/policy", "approvals/target", "approvals/accesslevel"),
     "{hook}": ("approvals/webhookendpoint",),
     "{slack}": ("approvals/slackworkspace", "approvals/slackaccount"),
@@ -142,6 +143,8 @@ GET  /api/v1/delegations/                          403  200  200  200  200  200 
 POST /api/v1/delegations/                          403  201  201  409  201  201  201  201  201
 GET  /api/v1/delegations/<pk>/                     403  404  404  200  404  404  404  200  200
 POST /api/v1/delegations/<pk>/end/                 403  404  404  200  404  404  404  200  200
+GET  /api/v1/proposals/                            403  200  200  200  200  200  200  200  200
+GET  /api/v1/proposals/<pk>/                       403  404  404  404  404  404  200  200  200
 GET  /api/v1/events/                               403  200  200  200  200  200  200  200  200
 GET  /api/v1/inbox/                                403  200  200  200  200  200  200  200  200
 POST /api/v1/inbox/read/                           403  200  200  200  200  200  200  200  200
@@ -223,6 +226,24 @@ POST /admin/{hook}/<object_id>/change/             in   desk desk desk desk desk
 POST /admin/{hook}/<object_id>/                    in   desk desk desk desk desk 302  302  302
 GET  /admin/{hook}/<object_id>/secret/             in   desk desk desk desk desk 403  302  302
 POST /admin/{hook}/<object_id>/secret/             in   desk desk desk desk desk 403  200  200
+GET  /admin/{proposal}/                            in   desk desk desk desk desk 200  200  200
+POST /admin/{proposal}/                            in   desk desk desk desk desk 403  403  403
+GET  /admin/{proposal}/add/                        in   desk desk desk desk desk 403  403  403
+POST /admin/{proposal}/add/                        in   desk desk desk desk desk 403  403  403
+GET  /admin/{proposal}/<object_id>/                in   desk desk desk desk desk 302  302  302
+POST /admin/{proposal}/<object_id>/                in   desk desk desk desk desk 302  302  302
+GET  /admin/{proposal}/<object_id>/history/        in   desk desk desk desk desk 200  200  200
+POST /admin/{proposal}/<object_id>/history/        in   desk desk desk desk desk 200  200  200
+GET  /admin/{proposal}/<object_id>/delete/         in   desk desk desk desk desk 403  403  403
+POST /admin/{proposal}/<object_id>/delete/         in   desk desk desk desk desk 403  403  403
+GET  /admin/{proposal}/<object_id>/change/         in   desk desk desk desk desk 200  200  200
+POST /admin/{proposal}/<object_id>/change/         in   desk desk desk desk desk 403  403  403
+GET  /admin/{proposal}/<object_id>/agree/          in   desk desk desk desk desk 302  302  302
+POST /admin/{proposal}/<object_id>/agree/          in   desk desk desk desk desk 403  302  403
+GET  /admin/{proposal}/<object_id>/deny/           in   desk desk desk desk desk 302  302  302
+POST /admin/{proposal}/<object_id>/deny/           in   desk desk desk desk desk 403  302  403
+GET  /admin/{proposal}/<object_id>/withdraw/       in   desk desk desk desk desk 302  302  302
+POST /admin/{proposal}/<object_id>/withdraw/       in   desk desk desk desk desk 403  403  302
 GET  /admin/{held}/<object_id>/holders/           in   desk desk desk desk desk 403  200  200
 POST /admin/{held}/<object_id>/holders/           in   desk desk desk desk desk 403  302  302
 GET  /admin/accounts/user/<id>/password/           in   desk desk desk desk desk 403  403  200

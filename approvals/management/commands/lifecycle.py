@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import models
 
-from approvals.states import FIRST, NEXT, GrantState, RequestState, StageState
+from approvals.states import FIRST, NEXT, GrantState, ProposalState, RequestState, StageState
 
 BEGIN = "<!-- lifecycle: begin (printed by manage.py lifecycle) -->"
 END = "<!-- lifecycle: end -->"
@@ -21,6 +21,7 @@ TITLES: dict[type[models.TextChoices], str] = {
     RequestState: "A request",
     StageState: "A stage of a request",
     GrantState: "A grant",
+    ProposalState: "A proposal",
 }
 
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from approvals import administration, heartbeats, provisioning
+from approvals import administration, heartbeats, proposals, provisioning
 from approvals.errors import DebugflowError, Invalid
 from approvals.models import AccessLevel, Environment, Risk, Target
 from approvals.provisioning.base import Provisioner
@@ -68,7 +68,8 @@ class Command(BaseCommand):
         given = {name: value for name, value in options.items() if value is not None}
         self.answers = Answers(given, asks=asks)
         try:
-            self._set_up()
+            with proposals.at_the_console():
+                self._set_up()
         except DebugflowError as error:
             raise CommandError(f"{_explained(error)}\n{AGAIN}") from error
         except (EOFError, KeyboardInterrupt):

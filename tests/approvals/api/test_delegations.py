@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from approvals.models import Delegation
+from approvals import proposals
+from approvals.models import Delegation, Proposal
 from audit import clock
 from tests.approvals.api.conftest import As, program, refused
 from tests.approvals.api.test_requests import submit, vote
-from tests.world import World, publish, stage
+from tests.world import World, propose, publish, stage
 
 
 def body(delegate: str = "olga", **more: Any) -> dict[str, Any]:
@@ -38,6 +39,39 @@ def test_bob_lends_his_votes_and_olga_gives_one(world: World, as_: As):
     events = as_("alice").get(f"requests/{request['id']}/events/").json()["results"]
     (cast,) = [one for one in events if one["action"] == "vote.cast"]
     assert (cast["actor"]["name"], cast["on_behalf_of"]["name"]) == ("olga", "bob")
+
+
+def test_where_it_takes_two_an_admin_proposes_it(world: World, as_: As, settings: Any):
+    adam = type(world.ada).objects.create_superuser("adam", "adam@example.com", "a long password")
+    settings.FOUR_EYES = True
+    ada, once = as_("ada"), {"Idempotency-Key": "k1"}
+    lending = body(person="bob")
+    answer = ada.post("delegations/", lending, **once)
+    told = answer.json()
+    assert (answer.status_code, told["summary"]) == (202, "Let olga vote for bob")
+    assert answer["Location"] == f"/api/v1/proposals/{told['id']}/"
+    assert ada.post("delegations/", lending, **once).json() == told
+    assert ada.get(f"proposals/{told['id']}/").json() == told
+    found = Proposal.objects.get()
+    proposals.agree(found.pk, by=adam, digest=found.digest)
+    (listed,) = as_("olga").get("delegations/").json()["results"]
+    assert (listed["person"]["username"], listed["made_by"]["username"]) == ("bob", "adam")
+
+
+def test_whose_move_a_proposal_is_is_told_to_who_may_see_it(world: World, as_: As):
+    found = propose(world)
+    world.people["adam"] = type(world.ada).objects.create_superuser(
+        "adam", password="a long password"
+    )
+    for who, asked, count in (
+        ("adam", "awaiting_me=true&state=proposed", 1),
+        ("ada", "awaiting_me=true", 0),
+        ("ada", "mine=true", 1),
+        ("ada", "state=denied", 0),
+        ("bob", "", 0),
+    ):
+        assert len(as_(who).get(f"proposals/?{asked}").json()["results"]) == count, (who, asked)
+    assert as_("bob").get(f"proposals/{found.pk}/").status_code == 404
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from approvals.models import Grant
 from audit import clock
 from tests.approvals.api.conftest import As, asked, connection_kept, opened, program
 from tests.approvals.api.test_urls import view_of
-from tests.world import World, owe_review
+from tests.world import World, owe_review, propose
 
 CHECKS = [
     not_a_server_error,
@@ -215,6 +215,7 @@ def test_whatever_alice_sends_she_is_answered_as_described(
     lending = Lending(delegate="amir", ends_at=clock.now() + timedelta(days=1))
     lent = delegating.delegate(world.alice.pk, by=world.alice, lending=lending)
     ids |= {"targets": world.target.pk, "levels": world.read.pk, "delegations": lent.pk}
+    ids |= {"proposals": propose(world).pk}
     cookies = {name: morsel.value for name, morsel in alice.client.cookies.items()}
     in_person = {"headers": {"X-CSRFToken": alice.token}, "cookies": cookies}
     by_token = {"headers": {"Authorization": f"Bearer {token.clear}"}}
