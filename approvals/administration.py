@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import Q
 
 from approvals import as_data, holders, proposals, provisioning, republishing, rounds, targets
 from approvals.errors import Invalid, NotAllowed, ProvisionError, WrongState
@@ -34,6 +35,7 @@ from approvals.models import (
     Stage,
     StageGroup,
     Target,
+    Vote,
 )
 from approvals.policy import AppliesTo
 from approvals.proposals import Wanted
@@ -301,6 +303,7 @@ def _store_level(level: AccessLevel, *, by: Person) -> AccessLevel:
     )
     if before is not None:
         _rescope(AccessRequest.objects.filter(level=level), by=by)
+        _void_stale(level, by=by)
     return level
 
 
@@ -321,6 +324,19 @@ def _rescope(requests: Any, *, by: Person) -> None:
         request = AccessRequest.objects.locked(pk)
         if request.state in UNDECIDED:
             rounds.rescope(request, by=by, now=clock.now())
+
+
+def _void_stale(level: AccessLevel, *, by: Person) -> None:
+    """Void what was approved with less where this level is what was left, or what was asked: its
+    rank says whether the other is lower. The target's lock is held, as above."""
+    given = Vote.objects.counting().filter(reduced_level__isnull=False)
+    either = Q(reduced_level=level) | Q(stage__request__level=level)
+    keys = given.filter(either).order_by().values("stage__request")
+    requests = AccessRequest.objects.filter(pk__in=keys).undecided().order_by("pk")
+    for pk in requests.values_list("pk", flat=True):
+        request = AccessRequest.objects.locked(pk)
+        if request.state in UNDECIDED:
+            rounds.void_stale(request, by=by, now=clock.now())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,6 +244,18 @@ def outcome(stages: Sequence[StageState], index: int) -> StageOutcome:
     return StageOutcome(verdict=Verdict.FILLED)
 
 
+def covers(slots: Sequence[frozenset[str]], wanted: Sequence[frozenset[str]]) -> bool:
+    """Tell whether whoever fills all `slots` would fill the `wanted` ones as well.
+
+    That is so if each of these has one of `slots` for itself that is for none but its groups.
+    """
+    fits = {
+        number: frozenset(str(which) for which, place in enumerate(wanted) if slot <= place)
+        for number, slot in enumerate(slots)
+    }
+    return not _match([_Slot(0, n, frozenset({str(n)})) for n in range(len(wanted))], {0: fits})
+
+
 def vote_effect(
     stages: Sequence[StageState], index: int, voter: int, *, cast_by: int | None = None
 ) -> VoteEffect:

@@ -1,6 +1,7 @@
 """What becomes of a stage while it waits: reminders, escalation, and what its people leave behind.
 
-The clock asks more people and never decides. Which requests it has to look at is in `untended`.
+The clock asks more people and never decides; it says what the votes that count have decided. Which
+requests it has to look at is in `untended`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from django.contrib.auth.models import Group
 from django.db.models import Max
 from django.db.models.functions import Coalesce
 
-from approvals import policy
+from approvals import chain, policy, rounds
 from approvals.models import AccessRequest, Candidate, Nudge, NudgeKind, RequestStage
 from approvals.rounds import locked_request, request_subject
 from approvals.states import RequestState, StageState
@@ -33,7 +34,7 @@ KEPT: Final = ("stand_ins", "group_names", "nudge_at", "escalated_at", "stalled_
 
 @verb("tend.refused", request_subject)
 def tend(request_id: int) -> AccessRequest | None:
-    """Remind and escalate if it is time, and see whether the open stage can be filled yet.
+    """Remind and escalate if it is time, and see whether the open stage can be filled yet, or is.
 
     None where there is nothing to tend, or somebody else is at it: the clock waits for nobody and
     comes by again.
@@ -52,7 +53,18 @@ def tend(request_id: int) -> AccessRequest | None:
     _settle(request, stage, now=now)
     stage.nudge_at = stage.next_nudge(reminded=reminded)
     stage.save(update_fields=KEPT)
+    _go_on(request, now=now)
     return request
+
+
+def _go_on(request: AccessRequest, *, now: datetime) -> None:
+    """Let a stage end that no vote is missing in any more, since somebody is back.
+
+    Whom the clock called in for others counts when they vote: no timeout approves.
+    """
+    loaded = policy.load_chain(request, now=now)
+    if policy.verdict_of_its_own(request, loaded) in (chain.Verdict.FILLED, chain.Verdict.DENIED):
+        rounds.advance(request, loaded, by=SYSTEM, now=now)
 
 
 def _remind(stage: RequestStage, loaded: policy.Chain, *, now: datetime) -> int:

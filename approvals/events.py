@@ -17,6 +17,7 @@ VERBS: Final = (
     "accessrequest.submitted",
     "accessrequest.rescoped",
     "accessrequest.reevaluated",
+    "accessrequest.begun_anew",
     "accessrequest.edited",
     "accessrequest.redrawn",
     "requeststage.reminded",

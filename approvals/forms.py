@@ -12,11 +12,14 @@ from django import forms
 from django.http import QueryDict
 from django.utils import timezone
 
+from approvals.errors import Invalid
 from approvals.lengths import lasting
 from approvals.models import Decision
+from approvals.narrowing import Less
 from approvals.wishes import REASON_MAX, Wish
 
 CHIPS = (900, 3600, 4 * 3600)  # seconds; what is asked for most, and one free field beside them
+LESS_CHIPS = (300, 900, 1800, 3600, 2 * 3600, 4 * 3600)  # seconds
 OTHER = "other"
 PLACEHOLDER = "…"  # stands for what is not typed yet, so that a preview looks past it
 AT_ONCE = 50  # requests that are decided at once: what one page of the queue shows
@@ -158,14 +161,57 @@ class LongerForm(forms.Form):
             self.add_error(None, message)
 
 
+BOTH = "You chose less here. Approve with less, or choose what was asked and then approve."
+WITH_LESS = "less"  # a decision: to approve, but less than was asked
+
+
 class VoteForm(forms.Form):
-    """A decision, the scope that was read, and the vote of one's own that the page showed."""
+    """A decision, the scope that was read, and the vote of one's own that the page showed.
+
+    How much less counts only where the decision is to approve with less. A level is named with
+    the hash of what was read of it: `12:6f1c…`.
+    """
 
     decision = forms.CharField(max_length=10)
+    less_duration = forms.CharField(required=False, max_length=10)
+    less_minutes = forms.IntegerField(required=False, max_value=MINUTES_MAX)
+    less_level = forms.CharField(required=False, max_length=90)
     scope_hash = forms.CharField(max_length=64)
     comment = forms.CharField(required=False, strip=True)
     replaces = forms.IntegerField(required=False, min_value=0)
     on_behalf_of = forms.CharField(required=False, max_length=150)
+
+    def decided(self) -> str:
+        """What the verb is asked to do; what it does not know, it refuses."""
+        decision: str = self.cleaned_data["decision"]
+        return Decision.APPROVE if decision == WITH_LESS else decision
+
+    def less(self) -> Less | None:
+        """Raises Invalid where less was chosen, and then all of it approved."""
+        if self.cleaned_data["decision"] != WITH_LESS:
+            chosen = self.cleaned_data["less_level"] or self._seconds() is not None
+            if chosen and self.cleaned_data["decision"] == Decision.APPROVE:
+                raise Invalid(fields={"less": [BOTH]})
+            return None
+        level, _, level_hash = self.cleaned_data["less_level"].partition(":")
+        return Less(
+            duration=self._seconds(),
+            level=(int(level) if ID.fullmatch(level) else 0) if level else None,
+            level_hash=level_hash,
+        )
+
+    def _seconds(self) -> int | None:
+        """None for as long as was asked. Without script, minutes count with the first chip too."""
+        chosen, minutes = self.cleaned_data["less_duration"], self.cleaned_data["less_minutes"]
+        if chosen in ("", OTHER):
+            return minutes * 60 if minutes is not None else None
+        return int(chosen) if ID.fullmatch(chosen) else 0
+
+
+def shorter(asked: int, more_than: int = 0) -> list[tuple[str, str]]:
+    """The chips of a time that is less than was asked, in seconds: at most three."""
+    fitting = [seconds for seconds in LESS_CHIPS if more_than < seconds < asked]
+    return [(str(seconds), lasting(seconds)) for seconds in fitting[-3:]]
 
 
 class CommentForm(forms.Form):

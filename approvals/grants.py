@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 
-from approvals import abandoning, access, extensions, queue, secrets
+from approvals import abandoning, access, extensions, queue, reductions, secrets
 from approvals.errors import Invalid, WrongState
 from approvals.models import Decision, Grant, Vote
 from approvals.policy import Refusal
@@ -36,18 +36,24 @@ def grant_subject(pk: int) -> Subject:
     return grant.audit_subject() if grant else Subject("grant", str(pk), f"grant {pk}")
 
 
-def schedule(request: AccessRequest, *, by: Person, now: datetime) -> Grant:
-    """Create the grant of a request that has just been approved, in the same transaction."""
+def schedule(
+    request: AccessRequest, *, by: Person, now: datetime, votes: Sequence[Vote] = ()
+) -> Grant:
+    """Create the grant of a request that has just been approved, in the same transaction.
+
+    It is for the least of what the `votes` that count left of it.
+    """
+    what = reductions.outcome(request, votes)
     opens_at = max(now, request.starts_at or now)
     activation = timedelta(seconds=request.policy_version.activation_ttl)
     grant = Grant.objects.create(
         request=request,
         beneficiary=request.beneficiary,
         target=request.target,
-        level=request.level,
-        scope=request.scope,
-        scope_hash=request.scope_hash,
-        duration=request.duration,
+        level=what.level,
+        scope=what.scope,
+        scope_hash=what.scope_hash,
+        duration=what.duration,
         approved_at=now,
         opens_at=opens_at,
         activate_before=opens_at + activation,
@@ -60,20 +66,30 @@ def schedule(request: AccessRequest, *, by: Person, now: datetime) -> Grant:
         at=now,
         scope_hash=grant.scope_hash,
         opens_at=opens_at,
+        **_less(what),
     )
     queue.ring(OPEN_TASK, grant.pk)
     return grant
 
 
-def extend(request: AccessRequest, *, by: object) -> Grant:
+def _less(what: reductions.Outcome) -> dict[str, Any]:
+    """For Events: what is opened, where some approved it with less than was asked."""
+    return {"less": reductions.told(what.duration, what.level)} if what.less else {}
+
+
+def extend(request: AccessRequest, *, by: object, votes: Sequence[Vote] = ()) -> Grant:
     """Commit to a later end of the access that the request prolongs, in the transaction that
-    approves it: the intent, before the deed. Raises WrongState if that access does not go on.
+    approves it: the intent, before the deed. `votes` are as at `schedule`. Raises WrongState if
+    that access does not go on.
     """
     grant = locked(request.extends_id or 0)
     now = clock.now()
     if not is_usable(grant, now):
         raise WrongState("The access that it was to prolong has ended. It stays so.")
-    grant.extended_until, grant.next_try_at = request.wanted_until, now
+    what = reductions.outcome(request, votes)
+    longer = timedelta(seconds=what.duration)
+    grant.extended_until = request.starts_at and request.starts_at + longer
+    grant.next_try_at = now
     grant.extended_count += 1
     grant.save(update_fields=["extended_until", "extended_count", "next_try_at"])
     log.record(
@@ -86,6 +102,7 @@ def extend(request: AccessRequest, *, by: object) -> Grant:
         before=grant.expires_at,
         until=grant.extended_until,
         number=grant.extended_count,
+        **_less(what),
     )
     queue.ring(EXTEND_TASK, grant.pk)
     return grant

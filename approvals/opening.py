@@ -86,11 +86,10 @@ def _obstacle(grant: Grant, now: datetime) -> Ending | None:
         return Ending(EndReason.FAILED, "The target or level was switched off.", "switched_off")
     if grant.state == GrantState.SCHEDULED and grant.activate_before <= now:
         return Ending(EndReason.UNUSED, "It could not be opened in time.", "activation_ttl")
-    request.level, request.target = grant.level, grant.target
     if request.beneficiary_id == grant.beneficiary_id:
         request.beneficiary = grant.beneficiary  # read already
-    request.level.target = grant.target
-    fresh = scope.of(request)
+    grant.level.target = grant.target
+    fresh = scope.of(request, level=grant.level, duration=grant.duration)
     if {scope.digest(fresh), scope.digest(grant.scope)} != {grant.scope_hash}:
         changed = ", ".join(scope.differences(grant.scope, fresh)) or "the stored scope"
         note = f"Changed since it was approved: {changed}."

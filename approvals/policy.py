@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db.models import F, Prefetch, prefetch_related_objects
+from django.db.models import F, Prefetch, QuerySet, prefetch_related_objects
 from pydantic import BaseModel, ConfigDict
 
 from approvals import access, chain
@@ -82,12 +82,32 @@ def weighed(
 ) -> Iterator[tuple[PolicyVersion, tuple[str, ...]]]:
     """What is in force, by rank, each with the conditions that fail; with none it governs."""
     groups = set(requester.groups.values_list("pk", flat=True))
+    for version in _in_force():
+        applies_to = AppliesTo.model_validate(version.applies_to)
+        yield version, tuple(_mismatches(applies_to, level, groups))
+
+
+def governing(levels: Iterable[AccessLevel], requester: Person) -> dict[int, PolicyVersion]:
+    """What `choose` chooses for each of several levels, by the level's id, with its stages."""
+    groups = set(requester.groups.values_list("pk", flat=True))
+    in_force = [(AppliesTo.model_validate(one.applies_to), one) for one in _in_force()]
+    found: dict[int, PolicyVersion] = {}
+    for level in levels:
+        fitting = (one for rule, one in in_force if not any(_mismatches(rule, level, groups)))
+        if (version := next(fitting, None)) is not None:
+            found[level.pk] = version
+    prefetch_related_objects(list({one.pk: one for one in found.values()}.values()), _STAGES)
+    return found
+
+
+_STAGES = "stages__stage_groups"
+
+
+def _in_force() -> QuerySet[PolicyVersion]:
     current = PolicyVersion.objects.filter(
         policy__enabled=True, policy__current=F("pk"), published_at__isnull=False
     )
-    for version in current.select_related("policy").order_by("policy__rank"):
-        applies_to = AppliesTo.model_validate(version.applies_to)
-        yield version, tuple(_mismatches(applies_to, level, groups))
+    return current.select_related("policy").order_by("policy__rank")
 
 
 def _mismatches(applies_to: AppliesTo, level: AccessLevel, groups: set[int]) -> Iterable[str]:
@@ -389,7 +409,7 @@ def load_chain(request: AccessRequest, *, now: datetime | None = None) -> Chain:
 def shown_chain(request: AccessRequest) -> Chain:
     """The chain for people to read: the votes with their voters' names."""
     loaded = load_chain(request)
-    prefetch_related_objects(list(loaded.votes), "voter", "on_behalf_of")
+    prefetch_related_objects(list(loaded.votes), "voter", "on_behalf_of", "reduced_level")
     return loaded
 
 
@@ -462,6 +482,16 @@ def lacking(chain_: Chain) -> tuple[chain.Missing, ...]:
         return ()
     result = chain.simulate(chain_.states)
     return result.missing if result.stage == chain_.index else ()
+
+
+def verdict_of_its_own(request: AccessRequest, chain_: Chain) -> chain.Verdict:
+    """What the open stage has come to without anybody who stands in for its groups."""
+    index = chain_.require_open()
+    stage, states = chain_.stages[index], list(chain_.states)
+    drawn = _by_person(stage.still, barred_from(request))  # type: ignore[attr-defined]
+    own = standing_in(drawn, stage.minima, {})
+    states[index] = replace(states[index], candidates=own)
+    return chain.outcome(states, index).verdict
 
 
 def missing(chain_: Chain) -> list[str]:

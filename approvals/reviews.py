@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from approvals import access, grants, queue
 from approvals.errors import Invalid, WrongState
@@ -24,10 +24,15 @@ from audit import clock, log
 from audit.log import SYSTEM, Subject
 
 if TYPE_CHECKING:
+    from approvals.models.reviews import ReviewQuerySet
     from approvals.people import Person
 
 NOTE_MAX: Final = 2000  # characters
 AGAIN: Final = timedelta(days=1)  # between two reminders of one that is overdue
+STILL_OPEN: Final = Refusal(
+    "wrong_state",
+    "The access is still open; it can be decided when it has ended, or take it away now.",
+)
 MOST: Final = 100  # in one look
 
 
@@ -75,8 +80,7 @@ def reviewers(review: Review, now: datetime) -> QuerySet[Person]:
     able = Q(Exists(asked))
     if review.emergency and told:
         able |= Q(groups=told)
-    people = get_user_model()._default_manager.filter(is_active=True, service__isnull=True)
-    people = people.exclude(pk__in={review.person_id, request.requester_id})
+    people = _people().exclude(pk__in={review.person_id, request.requester_id})
     if review.is_overdue(now) or not people.filter(able).exists():
         others = [access.owners(review.grant.target), access.administrators()]
         able |= Q(pk__in=[person.pk for found in others for person in found])
@@ -105,13 +109,17 @@ def review(
 ) -> Review:
     """Say what was found; `end_access` takes the access away with it, if it is still there.
 
+    What is still open is decided in no other way, since more may be done with it.
     Raises NotAllowed, WrongState, Invalid.
     """
     review_ = _locked(review_id)
     now = clock.now()
     if (refusal := may_review(review_, by, now)) is not None:
         raise refusal.error()
-    _require(outcome, note, end_access=end_access)
+    _require(outcome, note)
+    grant, is_open = review_.grant, grants.is_going(review_.grant)
+    if is_open and not end_access:
+        raise STILL_OPEN.error()
     review_.outcome, review_.note = outcome, note.strip()
     review_.reviewed_by, review_.reviewed_at = by, now
     review_.save(update_fields=["outcome", "note", "reviewed_by", "reviewed_at"])
@@ -124,8 +132,7 @@ def review(
         note=review_.note,
         emergency=review_.emergency,
     )
-    grant = review_.grant
-    if end_access and grants.is_going(grant):
+    if is_open:
         why = f"After the review: {review_.note}"[: grants.NOTE_MAX]
         grants.finish(grant, EndReason.REVOKED, by=by, now=now, note=why)
         queue.ring(grants.CLOSE_TASK, grant.pk)
@@ -144,19 +151,17 @@ def _locked(review_id: int) -> Review:
     return review_
 
 
-def _require(outcome: str, note: str, *, end_access: bool) -> None:
+def _require(outcome: str, note: str) -> None:
     fields: dict[str, list[str]] = {}
     if outcome not in ReviewOutcome.values:
         fields["outcome"] = ["justified, not_justified or needs_action"]
     if not note.strip() or len(note) > NOTE_MAX or "\x00" in note:
         fields["note"] = [f"Say what you found, in 1 to {NOTE_MAX} characters."]
-    if end_access and outcome == ReviewOutcome.JUSTIFIED:
-        fields["end_access"] = ["Access that was justified is not taken away by its review."]
     if fields:
         raise Invalid(fields=fields)
 
 
-def visible(person: Person) -> QuerySet[Review]:
+def visible(person: Person) -> ReviewQuerySet:
     """Of the requests that this person may see, and those that their group is told of."""
     seen = access.visible_requests(person).values("pk")
     told = Q(emergency=True, grant__request__policy_version__emergency_tells__user=person)
@@ -164,11 +169,40 @@ def visible(person: Person) -> QuerySet[Review]:
     return rows.with_ground()
 
 
-def waiting_for(person: Person, now: datetime) -> list[Review]:
-    """Those that this person may give now, the most urgent first."""
-    undone = visible(person).filter(reviewed_at__isnull=True).exclude(person=person)
-    rows = undone.order_by("due_at", "pk")[:MOST]
-    return [one for one in rows if may_review(one, person, now) is None]
+def waiting_for(person: Person, now: datetime) -> ReviewQuerySet:
+    """Those that this person may give now, the most urgent first: in SQL what `may_review` says
+    of one."""
+    drawn = Candidate.objects.filter(stage__request=OuterRef("grant__request"))
+    mine = Exists(drawn.filter(user=person, group__user=person))
+    groups = person.groups.values("pk")
+    told = Q(emergency=True, grant__request__policy_version__emergency_tells__in=groups)
+    others = Q(grant__target__in=access.owned_targets(person).values("pk"))
+    if access.administers(person):
+        others = Q()
+    late = Q(due_at__lte=now) | ~(Q(Exists(_able(drawn))) | Q(Exists(_told()), emergency=True))
+    undone = visible(person).filter(Exists(_people().filter(pk=person.pk)), reviewed_at=None)
+    theirs = undone.exclude(person=person).exclude(grant__request__requester=person)
+    return theirs.filter(mine | told | late & others).order_by("due_at", "pk")
+
+
+def _people() -> QuerySet[Person]:
+    """Whoever is active and no service."""
+    people: QuerySet[Person] = get_user_model()._default_manager.filter(
+        is_active=True, service__isnull=True
+    )
+    return people
+
+
+def _able(drawn: QuerySet[Candidate]) -> QuerySet[Candidate]:
+    """Of the candidates of a review's request, those who may give it, whoever they are."""
+    able = drawn.filter(user__in=_people(), group__user=F("user"))
+    return able.exclude(user=OuterRef("person")).exclude(user=OuterRef("grant__request__requester"))
+
+
+def _told() -> QuerySet[Person]:
+    """The same of those whom the policy of an emergency has told of it."""
+    told = _people().filter(groups=OuterRef("grant__request__policy_version__emergency_tells"))
+    return told.exclude(pk=OuterRef("person")).exclude(pk=OuterRef("grant__request__requester"))
 
 
 def remind() -> int:

@@ -5,10 +5,11 @@ Nobody is authorized here: that is for the verbs that call this.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from approvals import chain, grants, policy, proposals, scope
+from approvals import chain, grants, policy, proposals, reductions, scope
 from approvals.errors import WrongState
 from approvals.models import (
     AccessRequest,
@@ -35,6 +36,8 @@ COPIED = (
     "escalate_after",
     "escalation_group_id",
 )
+# What a vote has of approving with less.
+WITH_LESS = ("reduced_duration", "reduced_level_id", "reduced_scope", "reduced_hash")
 
 
 def request_subject(pk: int) -> Subject:
@@ -102,8 +105,8 @@ def locked_request(request_id: int) -> AccessRequest:
         raise WrongState("This request does not exist.", code="gone") from None
 
 
-def advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now: datetime) -> None:
-    """Let the open stage pass or fail if that vote decided it, and the request with it."""
+def advance(request: AccessRequest, now_cast: policy.Chain, *, by: object, now: datetime) -> None:
+    """Let the open stage pass or fail if its votes have decided it, and the request with it."""
     index = now_cast.require_open()
     match chain.outcome(now_cast.states, index).verdict:
         case chain.Verdict.FILLED:
@@ -112,7 +115,7 @@ def advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now: 
             if index + 1 < len(now_cast.stages):
                 _open(now_cast.stages[index + 1], by=by, now=now)
             else:
-                approve(request, by=by, now=now)
+                approve(request, by=by, now=now, votes=now_cast.votes)
         case chain.Verdict.DENIED:
             move(now_cast.stages[index], StageState.DENIED, by=by, at=now)
             decide(request, RequestState.DENIED, by=by, now=now)
@@ -122,12 +125,20 @@ def advance(request: AccessRequest, now_cast: policy.Chain, *, by: Person, now: 
             raise WrongState("This stage asks nobody, so nothing can pass it.", code="unfillable")
 
 
-def approve(request: AccessRequest, *, by: Any, now: datetime, note: str = "") -> None:
+def approve(
+    request: AccessRequest,
+    *,
+    by: Any,
+    now: datetime,
+    note: str = "",
+    votes: Sequence[Vote] = (),
+) -> None:
+    """Bring it to its good end. Those of the `votes` that count may have left less of it."""
     decide(request, RequestState.APPROVED, by=by, now=now, note=note)
     if request.extends_id:
-        grants.extend(request, by=by)
+        grants.extend(request, by=by, votes=votes)
     else:
-        grants.schedule(request, by=by, now=now)
+        grants.schedule(request, by=by, now=now, votes=votes)
 
 
 def decide(
@@ -180,11 +191,15 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
         scope_hash=request.scope_hash,
         changed=changed,
     )
-    _void_votes(request, by=by, now=now)
+    _void_votes(request, "scope_changed", by=by, now=now)
     if request.extends_id:
         note = f"Changed since the access was approved: {', '.join(changed)}."
         decide(request, RequestState.CANCELLED, by=by, now=now, note=note)
-        return
+    else:
+        _ask_anew(request, by=by, now=now)
+
+
+def _ask_anew(request: AccessRequest, *, by: Person, now: datetime) -> None:
     _close_stages(request, by=by, now=now)
     plan = policy.plan(request.policy_version, barred=policy.barred_from(request))
     if plan.obstacle:
@@ -193,12 +208,51 @@ def rescope(request: AccessRequest, *, by: Person, now: datetime) -> None:
         ask(request, plan, by=by, now=now)
 
 
-def _void_votes(request: AccessRequest, *, by: Person, now: datetime) -> None:
+def void_stale(request: AccessRequest, *, by: Person, now: datetime) -> None:
+    """Void the approvals with less whose lower level is not what it was then.
+
+    For the verb that changes levels, as `rescope` is; whoever made the change is barred as its
+    last editor. The open stage goes on, unless one had let a stage pass, or whoever made the
+    change has voted or is needed: then all votes are void and the chain begins anew.
+    """
+    given = list(Vote.objects.all().with_less(request))
+    stale = [vote for vote in given if reductions.is_stale(vote, request)]
+    if not stale:
+        return
+    request.last_edited_by = by
+    request.save(update_fields=["last_edited_by"])
+    for vote in stale:
+        void(vote, request, "reduced_level_changed", by=by, now=now)
+    passed = any(vote.stage.state == StageState.PASSED for vote in stale)
+    left = policy.load_chain(request, now=now)
+    heard = {person for vote in left.votes for person in (vote.voter_id, vote.whose)}
+    if passed or by.pk in heard or not chain.simulate(left.states).fillable:
+        _begin_anew(request, stale, by=by, now=now)
+
+
+def _begin_anew(
+    request: AccessRequest, stale: Sequence[Vote], *, by: Person, now: datetime
+) -> None:
+    request.round += 1
+    request.save(update_fields=["round"])
+    log.record(
+        "accessrequest.begun_anew",
+        actor=actor(by),
+        subject=request,
+        at=now,
+        scope_hash=request.scope_hash,
+        levels=sorted({vote.reduced_level.name for vote in stale if vote.reduced_level}),
+    )
+    _void_votes(request, "begun_anew", by=by, now=now)
+    _ask_anew(request, by=by, now=now)
+
+
+def _void_votes(request: AccessRequest, why: str, *, by: Person, now: datetime) -> None:
     for cast in Vote.objects.counting().filter(stage__request=request).select_related("voter"):
-        void(cast, request, "scope_changed", by=by, now=now)
+        void(cast, request, why, by=by, now=now)
 
 
-def _void_left(request: AccessRequest, cast: policy.Chain, *, by: Person, now: datetime) -> None:
+def _void_left(request: AccessRequest, cast: policy.Chain, *, by: object, now: datetime) -> None:
     """Of a stage that passes, void the approvals that did not count: their authors had left."""
     index = cast.require_open()
     stands = cast.states[index].standing_approvals
@@ -217,8 +271,8 @@ def begin_round(request: AccessRequest, plan: policy.Plan, *, by: object, now: d
 def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime) -> None:
     """Let a vote of an earlier round count in the stage that is open now.
 
-    It keeps its author, its time and the scope they saw; the old row is replaced by it. The caller
-    has the request's lock and has seen that its author may cast it.
+    It keeps its author, its time, the scope they saw and what they took away; the old row is
+    replaced by it. The caller has the request's lock and has seen that its author may cast it.
     """
     before = policy.load_chain(request, now=now)
     stage = before.stages[before.require_open()]
@@ -232,6 +286,7 @@ def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime
         comment=given.comment,
         scope_hash=given.scope_hash,
         voted_at=given.voted_at,
+        **{name: getattr(given, name) for name in WITH_LESS},
     )
     log.record(
         "vote.carried",
@@ -248,7 +303,7 @@ def carry_vote(request: AccessRequest, given: Vote, *, by: Person, now: datetime
     advance(request, before.with_vote(new), by=by, now=now)
 
 
-def void(cast: Vote, request: AccessRequest, reason: str, *, by: Person, now: datetime) -> None:
+def void(cast: Vote, request: AccessRequest, reason: str, *, by: object, now: datetime) -> None:
     """Let a vote count no more; `reason` is for programs."""
     cast.voided_at, cast.void_reason = now, reason
     cast.save(update_fields=["voided_at", "void_reason"])

@@ -42,9 +42,7 @@ def freeze(
             "address": level.target.address,
             "trust_anchor": level.target.trust_anchor,
         },
-        "level": {"id": level.pk, "rights": level.rights, "summary": level.summary},
-        "reach": level.reach,
-        "guardrails": level.guardrails,
+        **of_level(level),
         "duration": duration,
         "start": timestamp(starts_at) if starts_at else None,
         "reason": reason,
@@ -53,12 +51,32 @@ def freeze(
     }
 
 
-def of(request: AccessRequest) -> Scope:
-    """The scope this request would freeze if it were submitted now."""
+def of_level(level: AccessLevel) -> Scope:
+    """The part of a scope that tells what is opened, as the level stands now."""
+    return {
+        "level": {"id": level.pk, "rights": level.rights, "summary": level.summary},
+        "reach": level.reach,
+        "guardrails": level.guardrails,
+    }
+
+
+def narrowed(whole: Mapping[str, Any], *, duration: int, level: Mapping[str, Any]) -> Scope:
+    """The same scope for `duration` seconds of a `level`, which is as `of_level` told it."""
+    return {**whole, **{name: level[name] for name in OF_A_LEVEL}, "duration": duration}
+
+
+OF_A_LEVEL = ("level", "reach", "guardrails")
+"""What a scope has of its level."""
+
+
+def of(
+    request: AccessRequest, *, level: AccessLevel | None = None, duration: int | None = None
+) -> Scope:
+    """The scope this request would freeze if it were submitted now, or with less than it asks."""
     return freeze(
         beneficiary=request.beneficiary,
-        level=request.level,
-        duration=request.duration,
+        level=level or request.level,
+        duration=duration or request.duration,
         starts_at=request.starts_at,
         reason=request.reason,
         ticket=request.ticket,

@@ -21,6 +21,8 @@ Teller = Callable[["Event", dict[str, Any]], str]
 
 VOID_REASONS: Final = {
     "left": "its author had left",
+    "reduced_level_changed": "the lower level that it was for is not what it was",
+    "begun_anew": "the chain begins anew",
     "policy_changed": "the policy asks others now",
 }
 EDITED: Final = {
@@ -61,6 +63,7 @@ REASONS: Final = {
     "not_allowed": "they may not",
     "not_checked": "the level has not been checked on its target",
     "not_eligible": "they are not asked here",
+    "not_less": "that is no less than was asked, or cannot be given",
     "not_lent": "no vote of theirs was lent",
     "not_requestable": "they may not ask for it",
     "not_stuck": "closing it had not failed for long enough",
@@ -167,7 +170,19 @@ def _stage(words: str) -> Teller:
 
 def _voted(event: Event, data: dict[str, Any]) -> str:
     said = VOTED.get(data.get("decision", ""), "voted")
-    return f"{said}{_for_whom(event)} in “{data.get('stage', '')}”"
+    return f"{said}{_only(data)}{_for_whom(event)} in “{data.get('stage', '')}”"
+
+
+def _only(data: dict[str, Any]) -> str:
+    """“ only 30 min of read-only”, where it was approved with less."""
+    less = data.get("less") or {}
+    return f" only {amount(less.get('duration'), less.get('level', ''))}" if less else ""
+
+
+def amount(duration: int | None, level: str) -> str:
+    """“30 min of read-only”, or either of them."""
+    parts = [lasting(int(duration)) if duration else "", level]
+    return " of ".join(filter(None, parts))
 
 
 def _for_whom(event: Event) -> str:
@@ -179,7 +194,8 @@ def _voted_anew(event: Event, data: dict[str, Any]) -> str:
     stage = data.get("stage", "")
     whom = _for_whom(event)
     if before == now:
-        return f"{now} again{whom} in “{stage}”"
+        again = " all that was asked" if data.get("before_less") else " again"
+        return f"{now}{_only(data) or again}{whom} in “{stage}”"
     whose = f"the vote of {event.on_behalf_of_name}" if whom else "their vote"
     return f"changed {whose} in “{stage}” from {before} to {now}"
 
@@ -213,9 +229,16 @@ def _agreed(event: Event, data: dict[str, Any]) -> str:
     return "completed the chain: approved"
 
 
+def _scheduled(event: Event, data: dict[str, Any]) -> str:
+    less = data.get("less") or {}
+    what = amount(less.get("duration"), less.get("level", ""))
+    return f"scheduled the access: {what}, less than was asked" if less else "scheduled the access"
+
+
 def _extending(event: Event, data: dict[str, Any]) -> str:
     longer, number = _longer(data, "until"), data.get("number", 1)
-    return f"agreed that the access goes on for {longer} more, extension {number}"
+    less = ", less than was asked" if data.get("less") else ""
+    return f"agreed that the access goes on for {longer} more{less}, extension {number}"
 
 
 def _extended(event: Event, data: dict[str, Any]) -> str:
@@ -314,6 +337,11 @@ def _attempt_failed(event: Event, data: dict[str, Any]) -> str:
 def _rescoped(event: Event, data: dict[str, Any]) -> str:
     changed = ", ".join(map(str, data.get("changed") or [])) or "the scope"
     return f"changed what is asked for ({changed}), so the chain began anew"
+
+
+def _begun_anew(event: Event, data: dict[str, Any]) -> str:
+    levels = " and ".join(map(str, data.get("levels") or [])) or "a level"
+    return f"changed {levels}, which had been approved instead, so the chain began anew"
 
 
 def _reevaluated(event: Event, data: dict[str, Any]) -> str:
@@ -533,6 +561,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "accessrequest.expired": _with_note("closed the request"),
     "accessrequest.bypassed": _with_note("took emergency access without a chain"),
     "accessrequest.rescoped": _rescoped,
+    "accessrequest.begun_anew": _begun_anew,
     "accessrequest.reevaluated": _reevaluated,
     "accessrequest.edited": _edited,
     "accessrequest.redrawn": _redrawn,
@@ -555,7 +584,7 @@ TELLERS: Final[dict[str, Teller]] = {
     "delegation.made": _lent("lent the votes of {person} to {delegate}"),
     "delegation.begun": _lent("began to let {delegate} vote for {person}"),
     "delegation.ended": _lending_ended,
-    "grant.scheduled": saying("scheduled the access"),
+    "grant.scheduled": _scheduled,
     "grant.provisioning": saying("began to open the access"),
     "grant.active": _opened,
     "grant.revoking": _ending,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 
-from approvals import extensions, grants, policy, rounds, scope, wishes
+from approvals import extensions, grants, narrowing, policy, reductions, rounds, scope, wishes
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import (
     AccessLevel,
@@ -33,6 +33,7 @@ from audit import clock, log
 from audit.log import SYSTEM, Subject
 
 if TYPE_CHECKING:
+    from approvals.narrowing import Less, Reduction
     from approvals.people import Person
 
 
@@ -241,6 +242,7 @@ def vote(
     replaces: int | None = None,
     stage_id: int | None = None,
     risks: Collection[str] = Risk.values,
+    less: Less | None = None,
 ) -> AccessRequest:
     """Approve or deny in the open stage; a second vote there replaces the first.
 
@@ -250,9 +252,12 @@ def vote(
     one.
     `on_behalf_of` is the username of whom the vote is given for, needed only where several have
     lent theirs to whoever gives it.
-    `risks` are those of a level that may be voted on in this way.
+    `risks` are those of a level that may be voted on in this way. `less` approves with less than
+    was asked: the grant takes the shortest time and the lowest level of the approvals that count.
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
+    if less is not None and less.level is not None:
+        narrowing.hold_ground(request_id)
     request = rounds.locked_request(request_id)
     now = request.locked_at
     if scope_hash != request.scope_hash:
@@ -264,8 +269,7 @@ def vote(
         raise Invalid(fields={"decision": ["approve or deny"]})
     deny = decision == Decision.DENY
     require_comment(comment, why="Say why, so that they know what to do instead." if deny else "")
-    if request.level.risk not in risks:
-        raise NotAllowed("At this risk somebody has to vote in person.", code="token_risk")
+    _require_risk(request.level, risks)
     before = policy.load_chain(request, now=now)
     whose = _whose(policy.voices(request, before, by, decision), by, on_behalf_of)
     stage = before.stages[before.require_open()]
@@ -278,11 +282,19 @@ def vote(
             "To change it, open the request again.",
             code="voted_already",
         )
-    cast = _cast(
-        stage, before, request, by=by, whose=whose, decision=decision, comment=comment, now=now
-    )
+    stages = before.stages
+    left = narrowing.reduction(request, less, decision=decision, stages=stages) if less else None
+    if left is not None and left.level is not None:
+        _require_risk(left.level, risks)
+    words = {"decision": decision, "comment": comment}
+    cast = _cast(stage, before, request, by=by, whose=whose, left=left, now=now, **words)
     rounds.advance(request, before.with_vote(cast), by=by, now=now)
     return request
+
+
+def _require_risk(level: AccessLevel, risks: Collection[str]) -> None:
+    if level.risk not in risks:
+        raise NotAllowed("At this risk somebody has to vote in person.", code="token_risk")
 
 
 def _whose(voices: Mapping[int, policy.Refusal | None], by: Person, named: str) -> Person:
@@ -332,6 +344,7 @@ def _cast(
     whose: Person,
     decision: str,
     comment: str,
+    left: Reduction | None,
     now: datetime,
 ) -> Vote:
     replaced = before.counting_vote(stage, whose.pk)
@@ -346,6 +359,7 @@ def _cast(
         comment=comment,
         scope_hash=request.scope_hash,
         voted_at=now,
+        **_kept(left),
     )
     log.record(
         "vote.replaced" if replaced else "vote.cast",
@@ -359,8 +373,32 @@ def _cast(
         before=replaced.decision if replaced else "",
         stage=stage.name,
         comment=comment,
+        **_told(replaced, left),
     )
     return new
+
+
+def _kept(left: Reduction | None) -> dict[str, Any]:
+    """What the vote keeps of approving with less."""
+    if left is None:
+        return {}
+    return {
+        "reduced_duration": left.duration,
+        "reduced_level": left.level,
+        "reduced_scope": left.scope,
+        "reduced_hash": left.scope_hash,
+    }
+
+
+def _told(replaced: Vote | None, left: Reduction | None) -> dict[str, Any]:
+    """What its Event says of that, and whether the vote before it was for less."""
+    data: dict[str, Any] = {}
+    if replaced is not None and replaced.reduced_hash:
+        data["before_less"] = True
+    if left is not None:
+        data["less"] = reductions.told(left.duration, left.level)
+        data["reduced_hash"] = left.scope_hash
+    return data
 
 
 @verb("cancel.refused", rounds.request_subject)

@@ -12,12 +12,16 @@ from approvals.api.shapes import ActionsShape, Shape
 class RequestDetail(RequestOut, ActionsShape):
     scope = serializers.DictField()
     stages = shapes.StageWithPeopleShape(many=True)
+    outcome = shapes.OutcomeShape()
+    lower_levels = shapes.LowerLevelShape(many=True)
 
     class Meta(RequestOut.Meta):
         fields = (
             *RequestOut.Meta.fields,
             "scope",
             "stages",
+            "outcome",
+            "lower_levels",
             "permitted_actions",
             "refused_actions",
         )

@@ -99,6 +99,8 @@ REQUEST: Final[dict[str, Any]] = {
             "votes": [],
         }
     ],
+    "outcome": {"duration": 3600, "level": "read-only", "less": False},
+    "lower_levels": [],
     "permitted_actions": ["cancel", "edit"],
     "refused_actions": {
         "approve": {
@@ -163,7 +165,12 @@ SENT: Final[dict[str, Any]] = {
         "note": "Read what the incident needed.",
         "end_access": False,
     },
-    "requests_vote": {"decision": "approve", "scope_hash": HASH, "comment": "Looks right."},
+    "requests_vote": {
+        "decision": "approve",
+        "scope_hash": HASH,
+        "comment": "A look will do.",
+        "less": {"duration": 1800, "level": 1, "level_hash": HASH},
+    },
     "requests_send_back": {"scope_hash": HASH, "comment": "An hour is too long for a look."},
     "requests_edit": {"scope_hash": HASH, "duration": 900, "reason": "Orders hang since 10:40."},
     "requests_comments_create": {"comment": "Which replica, @bob?"},

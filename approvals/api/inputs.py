@@ -153,11 +153,18 @@ class LongerInput(Input):
     reason = Text()
 
 
+class LessInput(Input):
+    duration = WholeNumber(default=None, allow_null=True)
+    level = WholeNumber(default=None, allow_null=True)
+    level_hash = Text(default="")
+
+
 class VoteInput(Input):
     decision = serializers.ChoiceField(choices=Decision.choices)
     scope_hash = Text()
     comment = Text(default="")
     on_behalf_of = Text(default="")
+    less = LessInput(default=None, allow_null=True)
 
 
 class CommentInput(Input):

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from approvals import abandoning, chain, extensions, grants, policy
+from approvals import abandoning, chain, extensions, grants, narrowing, policy, reductions
 from approvals.api import errors, shapes
 from approvals.models import (
     Abandonment,
@@ -141,11 +141,15 @@ class RequestRow(RequestOut):
 def request_detail(request: AccessRequest, *, viewer: Person) -> Json:
     """A request with its chain, and what `viewer` may do about it."""
     chain_ = policy.shown_chain(request)
+    actions = policy.permitted_actions(request, chain_, viewer)
+    lower = narrowing.offered(request, chain_.stages) if actions["approve"] is None else []
     return {
         **RequestOut(request).data,
         "scope": request.scope,
         "stages": _stages(chain_),
-        **_actions(policy.permitted_actions(request, chain_, viewer)),
+        "outcome": _outcome(reductions.opens(request, chain_.votes)),
+        "lower_levels": [_lower(one) for one in lower],
+        **_actions(actions),
     }
 
 
@@ -194,7 +198,32 @@ def _vote(vote: Vote) -> Json:
         "on_behalf_of": vote.on_behalf_of.get_username() if vote.on_behalf_of else None,
         "decision": vote.decision,
         "comment": vote.comment,
+        "less": _less(vote),
         "voted_at": vote.voted_at,
+    }
+
+
+def _less(vote: Vote) -> Json | None:
+    if vote.less is None:
+        return None
+    duration, level = vote.less
+    return {"duration": duration, "level": level or None}
+
+
+def _outcome(opens: reductions.Outcome) -> Json:
+    return {"duration": opens.duration, "level": opens.level.name, "less": opens.less}
+
+
+def _lower(lower: narrowing.Lower) -> Json:
+    level = lower.level
+    return {
+        "id": level.pk,
+        "name": level.name,
+        "risk": level.risk,
+        "rank": level.rank,
+        "summary": level.summary,
+        "max_duration": lower.limit,
+        "level_hash": lower.hash,
     }
 
 
@@ -252,6 +281,7 @@ class GrantOut(serializers.ModelSerializer[Grant]):
     lateness = serializers.SerializerMethodField()
     connection = serializers.SerializerMethodField()
     revealed = serializers.SerializerMethodField()
+    with_less = serializers.SerializerMethodField()
     extensions_most = serializers.SerializerMethodField()
     may_extend_from = serializers.SerializerMethodField()
     total_left = serializers.SerializerMethodField()
@@ -268,6 +298,7 @@ class GrantOut(serializers.ModelSerializer[Grant]):
             "state",
             "shown_state",
             "duration",
+            "with_less",
             "approved_at",
             "opens_at",
             "expires_at",
@@ -315,6 +346,11 @@ class GrantOut(serializers.ModelSerializer[Grant]):
         if grant.beneficiary_id != self.context["viewer"].pk or not grant.connection:
             return None
         return grant.connection
+
+    def get_with_less(self, grant: Grant) -> bool:
+        """Whether it was approved with less than was asked."""
+        asked = grant.request
+        return (grant.duration, grant.level_id) != (asked.duration, asked.level_id)
 
     def get_extensions_most(self, grant: Grant) -> int:
         """How often its policy lets it be extended."""

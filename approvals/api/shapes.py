@@ -9,7 +9,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from approvals.models import Decision, TokenScope
+from approvals.models import Decision, Risk, TokenScope
 from approvals.states import StageState
 
 
@@ -31,11 +31,33 @@ class Differences(serializers.ListField):
     child = Names()
 
 
+class LessShape(Shape):
+    duration = serializers.IntegerField(allow_null=True)
+    level = serializers.CharField(allow_null=True)
+
+
+class OutcomeShape(Shape):
+    duration = serializers.IntegerField()
+    level = serializers.CharField()
+    less = serializers.BooleanField()
+
+
+class LowerLevelShape(Shape):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    risk = serializers.ChoiceField(choices=Risk.choices)
+    rank = serializers.IntegerField()
+    summary = Names()
+    max_duration = serializers.IntegerField()
+    level_hash = serializers.CharField()
+
+
 class VoteShape(Shape):
     voter = serializers.CharField()
     on_behalf_of = serializers.CharField(allow_null=True)
     decision = serializers.ChoiceField(choices=Decision.choices)
     comment = serializers.CharField()
+    less = LessShape(allow_null=True)
     voted_at = serializers.DateTimeField()
 
 

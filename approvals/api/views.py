@@ -51,6 +51,7 @@ from approvals.models import (
     Risk,
     Target,
 )
+from approvals.narrowing import Less
 from approvals.states import GrantState
 from approvals.wishes import Wish
 from audit import clock, log, looking, reading
@@ -206,7 +207,7 @@ class Reviews(Listing):
             rows = rows.filter(reviewed_at__isnull=True)
         if given["awaiting_me"]:
             waiting = reviews.waiting_for(self.person, clock.now())
-            rows = rows.filter(pk__in=[one.pk for one in waiting])
+            rows = rows.filter(pk__in=waiting.order_by().values("pk"))
         return rows
 
     def printed(self, page: list[Review]) -> BaseSerializer[Any]:
@@ -286,7 +287,10 @@ class VoteOnRequest(RequestVerb):
 
     def act(self, pk: int) -> AccessRequest:
         risks = tokens.VOTE_RISKS if self.request.auth else Risk.values
-        return workflow.vote(pk, by=self.person, risks=risks, **self.body())
+        body = self.body()
+        less = body.pop("less")
+        left = Less(**less) if less is not None else None
+        return workflow.vote(pk, by=self.person, risks=risks, less=left, **body)
 
 
 class SendRequestBack(RequestVerb):

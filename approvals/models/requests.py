@@ -390,6 +390,12 @@ class VoteQuerySet(models.QuerySet["Vote"]):
     def counting(self) -> Self:
         return self.filter(replaced_at__isnull=True, voided_at__isnull=True)
 
+    def with_less(self, request: AccessRequest) -> Self:
+        """The approvals with less that count in the request's present round, and their levels."""
+        here = {"stage__request": request, "stage__round": request.round}
+        rows = self.counting().filter(**here, reduced_scope__isnull=False)
+        return rows.select_related("reduced_level", "stage", "voter")
+
 
 class Vote(models.Model):
     """One person's word in one stage. Rows are never changed but for being replaced or voided."""
@@ -407,6 +413,13 @@ class Vote(models.Model):
     replaced_at = models.DateTimeField(null=True)
     voided_at = models.DateTimeField(null=True)
     void_reason = models.CharField(max_length=100, blank=True)
+    # An approval with less than was asked: how much, and the scope with that in it, frozen.
+    reduced_duration = models.PositiveIntegerField(null=True, help_text="Seconds.")
+    reduced_level = models.ForeignKey(AccessLevel, models.PROTECT, null=True, related_name="+")
+    reduced_scope: models.JSONField[dict[str, Any] | None, dict[str, Any] | None] = (
+        models.JSONField(null=True)
+    )
+    reduced_hash = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     objects = VoteQuerySet.as_manager()
 
@@ -431,10 +444,34 @@ class Vote(models.Model):
                 name="vote_for_another_or_oneself",
                 condition=Q(on_behalf_of__isnull=True) | ~Q(on_behalf_of=F("voter")),
             ),
+            # That it is less than what is asked, a trigger holds.
+            models.CheckConstraint(
+                name="vote_with_less_is_whole_approval",
+                condition=Q(
+                    reduced_duration__isnull=True,
+                    reduced_level__isnull=True,
+                    reduced_scope__isnull=True,
+                    reduced_hash="",
+                )
+                | Q(
+                    Q(reduced_duration__isnull=False) | Q(reduced_level__isnull=False),
+                    Q(reduced_duration__isnull=True) | Q(reduced_duration__gt=0),
+                    ~Q(reduced_hash=""),
+                    decision=Decision.APPROVE,
+                    reduced_scope__isnull=False,
+                ),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.voter}: {self.decision}"
+
+    @property
+    def less(self) -> tuple[int | None, str] | None:
+        """How much less was approved: seconds, and the name of a level; None if all of it was."""
+        if not self.reduced_hash:
+            return None
+        return self.reduced_duration, self.reduced_level.name if self.reduced_level else ""
 
     @property
     def whose(self) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 
 from django.urls import reverse
 
-from approvals import alarm_words
+from approvals import alarm_words, reductions
 from approvals.lengths import apart, lasting
 from approvals.mails import one_line
 from approvals.models import Decision, Vote
@@ -97,16 +97,24 @@ def not_needed(case: Case) -> Words:
 
 
 def approved(case: Case) -> Words:
-    if case.asked.extends_id:
+    request = case.asked
+    opens = reductions.opens(request, Vote.objects.all().with_less(request))
+    what = f"{opens.level.name} on {request.target.name} for {request.beneficiary}"
+    length, wanted = lasting(opens.duration), lasting(request.duration)
+    said = "Approved with less" if opens.less else "Approved"
+    instead = f", instead of the {wanted} asked for" if opens.duration < request.duration else ""
+    if request.extends_id:
         return Words(
-            text=f"Approved: {lasting(case.asked.duration)} more of {_what(case)}",
+            text=f"{said}: {length} more of {what}{instead}",
             step="Go on: it is made longer by itself, and you are told its new end.",
         )
-    later = case.asked.starts_at
-    opens = f"It opens at {alarm_words.moment(later)}" if later else "It opens by itself"
+    if opens.level != request.level:
+        instead = f", instead of {request.level.name} for {wanted}"
+    later = request.starts_at
+    when = f"It opens at {alarm_words.moment(later)}" if later else "It opens by itself"
     return Words(
-        text=f"Approved: {_what(case)} for {lasting(case.asked.duration)}",
-        step=f"{opens}, and you are told when you can use it.",
+        text=f"{said}: {what} for {length}{instead}",
+        step=f"{when}, and you are told when you can use it.",
     )
 
 
@@ -326,6 +334,8 @@ def page(case: Case) -> str:
         return reverse("admin:approvals_proposal_change", args=[case.notice.subject_id])
     if case.notice.subject_type == "delegation":
         return reverse("settings")
+    if case.notice.subject_type == "review":
+        return reverse("review", args=[int(case.notice.subject_id)])
     if case.grant is not None:
         return reverse("grant", args=[case.grant.pk])
     if case.request is not None:

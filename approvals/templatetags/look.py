@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
@@ -21,7 +21,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from psycopg.conninfo import make_conninfo
 
-from approvals import access, grants, provisioning
+from approvals import access, grants, provisioning, sentences
 from approvals.errors import DebugflowError, Invalid, NotAllowed, ProvisionError, WrongState
 from approvals.lengths import apart, lasting
 from approvals.models import (
@@ -56,6 +56,18 @@ register.filter("headline", headline)
 register.filter("unspoofed", unspoofed)
 register.filter("lasting", lasting)
 register.filter("apart", apart)
+
+
+@register.filter
+def amount(less: tuple[int | None, str]) -> str:
+    """“30 min of read-only”, of a vote's or an outcome's `less`."""
+    return unspoofed(sentences.amount(*less))
+
+
+@register.filter
+def spent(length: timedelta) -> str:
+    """“23 min”: a length of time that has passed, to the second."""
+    return lasting(round(length.total_seconds()))
 
 
 @register.filter

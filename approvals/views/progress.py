@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import Count, F, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from approvals.models import AccessRequest, Decision, RequestStage, Vote
@@ -25,6 +25,7 @@ class Progress:
     stages: tuple[RequestStage, ...]
     stage: RequestStage | None  # the open one
     approvals: int  # in the open one
+    less: bool  # whether somebody approved with less
 
     @property
     def number(self) -> int:
@@ -48,9 +49,13 @@ def with_progress(requests: QuerySet[AccessRequest]) -> QuerySet[AccessRequest]:
     given = approvals.order_by().values("stage").annotate(count=Count("pk")).values("count")
     stages = RequestStage.objects.filter(round=F("request__round")).order_by("order")
     stages = stages.annotate(given=Coalesce(Subquery(given), 0))
-    return requests.select_related(
-        "requester", "beneficiary", "level", "target", "grant"
-    ).prefetch_related(Prefetch("stages", stages, to_attr="present_stages"))
+    here = {"stage__request": OuterRef("pk"), "stage__round": OuterRef("round")}
+    less = Exists(Vote.objects.counting().filter(**here, reduced_scope__isnull=False))
+    return (
+        requests.select_related("requester", "beneficiary", "level", "target", "grant")
+        .annotate(with_less=less)
+        .prefetch_related(Prefetch("stages", stages, to_attr="present_stages"))
+    )
 
 
 def progress(requests: Iterable[AccessRequest]) -> list[Progress]:
@@ -62,4 +67,4 @@ def _progress(request: AccessRequest) -> Progress:
     stages: tuple[RequestStage, ...] = tuple(request.present_stages)  # type: ignore[attr-defined]
     stage = next((stage for stage in stages if stage.state == StageState.OPEN), None)
     given = stage.given if stage else 0  # type: ignore[attr-defined]
-    return Progress(request, stages, stage, given)
+    return Progress(request, stages, stage, given, request.with_less)  # type: ignore[attr-defined]

@@ -85,7 +85,8 @@ def page(
         "missing": bool(filters.opened and asked is None),
         "results": request.session.get(RESULTS) if "done" in request.GET else None,
     }
-    context |= _shown(asked, request, filters, then) if asked else {"now": clock.now()}
+    lower = "less_typed" in (typed or {})
+    context |= _shown(asked, request, filters, then, lower) if asked else {"now": clock.now()}
     return render(request, "approvals/queue.html", {**context, **(typed or {})}, status=status)
 
 
@@ -106,9 +107,14 @@ def _beside(request: HttpRequest, filters: Filters, rows: Sequence[Progress]) ->
 
 
 def _shown(
-    asked: AccessRequest, request: HttpRequest, filters: Filters, then: int | None
+    asked: AccessRequest,
+    request: HttpRequest,
+    filters: Filters,
+    then: int | None,
+    lower: bool = False,
 ) -> dict[str, Any]:
-    shown_ = shown(asked, viewer(request))
+    """Which levels are lower ones only if somebody has chosen from them: it takes six queries."""
+    shown_ = shown(asked, viewer(request), lower=lower)
     return {**shown_, "in_queue": True, "queue": filters.here, "then": then or ""}
 
 
@@ -136,7 +142,14 @@ def _rows(
 def _fingerprint(rows: list[Row], head: queue_rows.Head) -> str:
     """What a list showed, to tell later whether it still holds."""
     told = [
-        (one.request.pk, one.request.scope_hash, one.number, one.approvals, row.selectable)
+        (
+            one.request.pk,
+            one.request.scope_hash,
+            one.number,
+            one.approvals,
+            one.less,
+            row.selectable,
+        )
         for row in rows
         for one in [row.progress]
     ]

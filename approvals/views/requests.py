@@ -14,7 +14,7 @@ from approvals import discussion, escalation, workflow
 from approvals.errors import Invalid
 from approvals.forms import CommentForm, VoteForm
 from approvals.views import queue, queue_filters
-from approvals.views.shown import found, shown
+from approvals.views.shown import found, lower_levels, shown
 from approvals.views.viewer import viewer
 
 DAMAGED = "damaged"  # the code of what no verb was asked, and so none has told
@@ -37,6 +37,15 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @never_cache
+@require_safe
+def lower(request: HttpRequest, pk: int) -> HttpResponse:
+    """The part of a decision that offers lower levels, for a page that left it out."""
+    asked = found(request, pk)
+    context = {"asked": asked, "less": lower_levels(asked, viewer(request))}
+    return render(request, "approvals/_lower_levels.html", context)
+
+
+@never_cache
 @require_POST
 def vote(request: HttpRequest, pk: int) -> HttpResponse:
     asked = found(request, pk)
@@ -45,17 +54,19 @@ def vote(request: HttpRequest, pk: int) -> HttpResponse:
         raise Invalid(
             "This form is damaged. Open the request again and decide there.", code=DAMAGED
         )
-    names = ("decision", "scope_hash", "comment", "on_behalf_of")
+    names = ("scope_hash", "comment", "on_behalf_of")
     values = {name: form.cleaned_data[name] for name in names}
-    replaces = form.cleaned_data["replaces"] or 0
+    values |= {"decision": form.decided(), "replaces": form.cleaned_data["replaces"] or 0}
     try:
-        workflow.vote(asked.pk, by=viewer(request), replaces=replaces, **values)
+        workflow.vote(asked.pk, by=viewer(request), less=form.less(), **values)
     except Invalid as error:
         typed = {
             "comment": values["comment"],
             "problems": error.fields.get("comment"),
             "whose": values["on_behalf_of"],
             "whose_problems": error.fields.get("on_behalf_of"),
+            "less_problems": error.fields.get("less"),
+            "less_typed": form.cleaned_data,
         }
         return typed_again(request, pk, typed)
     if "queue" in request.POST:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
-from django.db.models import Q
+from django.db.models import Q, prefetch_related_objects
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
-from approvals import access, chain, editing, history, policy, reviews
+from approvals import (
+    access,
+    chain,
+    editing,
+    grants,
+    history,
+    narrowing,
+    policy,
+    reductions,
+    reviews,
+)
+from approvals.forms import shorter
 from approvals.models import AccessRequest, Decision, Grant, RequestStage, Review, Vote
 from approvals.states import UNDECIDED, GrantState, RequestState, StageState
 from approvals.views.viewer import viewer
@@ -44,8 +55,8 @@ class ShownStage:
     able: list[str]
 
 
-def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
-    """What the templates of a request read."""
+def shown(asked: AccessRequest, person: Person, *, lower: bool = True) -> dict[str, Any]:
+    """What the templates of a request read; without `lower` not which levels are lower ones."""
     loaded = policy.load_chain(asked)
     stages = _stages(loaded, policy.barred_from(asked))
     grant = None if asked.state in UNDECIDED and not asked.extends_id else _grant(asked)
@@ -70,6 +81,8 @@ def shown(asked: AccessRequest, person: Person) -> dict[str, Any]:
         "mine": mine,
         **_review(grant, person, loaded.now),
         "lenders": _lenders(asked, loaded, person),
+        "less": _less(asked, loaded, lower=lower) if actions["approve"] is None else None,
+        "outcome": reductions.opens(asked, loaded.votes),
         "over": _over(asked, grant),
     }
     return context | _fingerprints(context)
@@ -81,6 +94,29 @@ def _mine(loaded: policy.Chain, person: Person) -> Vote | None:
         return None
     stage = loaded.stages[loaded.index]
     return loaded.given_vote(stage, person.pk) or loaded.counting_vote(stage, person.pk)
+
+
+@dataclass(frozen=True)
+class ShownLess:
+    """What an approver may leave of a request: shorter times, and lower levels; None for levels
+    that are found once somebody wants to see them."""
+
+    chips: Sequence[tuple[str, str]]
+    levels: Sequence[narrowing.Lower] | None
+
+
+def _less(asked: AccessRequest, loaded: policy.Chain, *, lower: bool) -> ShownLess:
+    bridge = asked.policy_version.bridge if asked.extends_id else 0
+    levels = narrowing.offered(asked, loaded.stages) if lower else None
+    return ShownLess(shorter(asked.duration, bridge), levels)
+
+
+def lower_levels(asked: AccessRequest, person: Person) -> ShownLess | None:
+    """What `shown` has left out; None for whoever may not approve it."""
+    loaded = policy.load_chain(asked)
+    if policy.permitted_actions(asked, loaded, person)["approve"] is not None:
+        return None
+    return _less(asked, loaded, lower=True)
 
 
 def _lenders(asked: AccessRequest, loaded: policy.Chain, person: Person) -> list[str]:
@@ -134,7 +170,11 @@ def _review(grant: Grant | None, person: Person, now: datetime) -> dict[str, Any
     review = Review.objects.with_ground().filter(grant=grant).first() if grant else None
     if review is None:
         return {"review": None}
-    return {"review": review, "no_review": reviews.may_review(review, person, now)}
+    return {
+        "review": review,
+        "no_review": reviews.may_review(review, person, now),
+        "still_open": reviews.STILL_OPEN if grants.is_going(review.grant) else None,
+    }
 
 
 def _over(asked: AccessRequest, grant: Grant | None) -> bool:
@@ -174,6 +214,7 @@ def _stages(loaded: policy.Chain, barred: set[int]) -> list[ShownStage]:
     heard = _heard(loaded)
     delegates = loaded.lent.keys() - barred - heard
     users = get_user_model()._default_manager.in_bulk(ids | heard | delegates)
+    prefetch_related_objects(list(loaded.votes), "reduced_level")
     for vote in loaded.votes:
         vote.voter = users[vote.voter_id]
         vote.on_behalf_of = users[vote.on_behalf_of_id] if vote.on_behalf_of_id else None

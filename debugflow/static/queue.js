@@ -85,6 +85,7 @@
     if (event.repeat) return;
     if (picked().length) return document.querySelector('[data-bulk="approve"]').focus();
     var button = decision("approve");
+    if (button && button.form.querySelector(".less[open]")) return say("Approve with less by its own button, or fold it first.");
     if (button) button.click();
   }
 

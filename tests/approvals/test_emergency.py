@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from audit.log import timeline
 from audit.models import Event
 from tests.approvals.test_races import at_once
 from tests.conftest import Clock
+from tests.pages import text
 from tests.world import HOUR, World, publish
 
 REASON = "Payments are down, and nobody of dba answers."
@@ -65,7 +67,9 @@ def opened(world: World) -> Grant:
 
 
 def review(world: World, who: str, about: Review, **changes: Any) -> Review:
-    given = {"outcome": "justified", "note": "Read what it needed.", **changes}
+    """What `who` found, who takes the access away with that, should it still be open."""
+    given: dict[str, Any] = {"outcome": "justified", "note": "Read it.", "end_access": True}
+    given |= changes
     return reviews.review(about.pk, by=world.people[who], **given)
 
 
@@ -197,8 +201,8 @@ class TestLookingBack:
             "carol",
             "chen",
         }
-        assert reviews.waiting_for(ready.bob, time.now()) == [grant.review]
-        assert reviews.waiting_for(ready.alice, time.now()) == []
+        assert list(reviews.waiting_for(ready.bob, time.now())) == [grant.review]
+        assert not reviews.waiting_for(ready.alice, time.now())
 
     def test_says_what_was_found(self, ready: World):
         grant = opened(ready)
@@ -244,7 +248,6 @@ class TestLookingBack:
             ({"note": " "}, "note"),
             ({"note": "x" * 2001}, "note"),
             ({"note": "a\0b"}, "note"),
-            ({"end_access": True}, "end_access"),
         ],
     )
     def test_what_cannot_be_is_said_at_its_field(self, ready: World, changes: Any, field: str):
@@ -253,9 +256,23 @@ class TestLookingBack:
             review(ready, "bob", grant.review, **changes)
         assert list(caught.value.fields) == [field]
 
-    def test_may_take_the_access_away(self, ready: World):
+    def test_comes_to_no_end_while_the_access_goes_on(self, ready: World):
+        grant = Grant.objects.get(request=break_glass(ready))
+        for state in (GrantState.SCHEDULED, GrantState.ACTIVE):
+            assert grant.state == state
+            for outcome in ReviewOutcome.values:
+                more = {"outcome": outcome, "end_access": False}
+                late = partial(review, ready, "bob", grant.review, **more)
+                assert "still open" in refused("wrong_state", WrongState, late).message
+            opening.open_grant(grant.pk, worker="w1")
+            grant.refresh_from_db()
+        grants.release(grant.pk, by=ready.alice)
+        assert review(ready, "bob", grant.review, end_access=False).outcome == "justified"
+
+    @pytest.mark.parametrize("outcome", ReviewOutcome.values)
+    def test_may_take_the_access_away(self, ready: World, outcome: str):
         grant = opened(ready)
-        review(ready, "bob", grant.review, outcome="not_justified", end_access=True)
+        review(ready, "bob", grant.review, outcome=outcome)
         grant.refresh_from_db()
         assert (grant.state, grant.end_reason) == (GrantState.REVOKING, EndReason.REVOKED)
         closing.close_grant(grant.pk, worker="w1")
@@ -265,7 +282,7 @@ class TestLookingBack:
     def test_or_leaves_what_has_ended_as_it_is(self, ready: World):
         grant = opened(ready)
         grants.release(grant.pk, by=ready.alice)
-        review(ready, "bob", grant.review, outcome="not_justified", end_access=True)
+        review(ready, "bob", grant.review, outcome="not_justified")
         grant.refresh_from_db()
         assert grant.end_reason == EndReason.RELEASED
 
@@ -420,16 +437,26 @@ class TestPages:
         assert "not asked: bob, dan, dora" in shown
         assert "Nobody decides about their own access" in shown
         owed = Review.objects.get()
-        assert f"{where}#review" in bob.get("/").content.decode()
-        assert f"{where}#review" in bob.get("/reviews/").content.decode()
-        empty = bob.post(f"/reviews/{owed.pk}/", {"outcome": "justified", "note": ""})
+        page = f"/reviews/{owed.pk}/"
+        for address in ("/", "/reviews/", where):
+            assert f'href="{page}"' in bob.get(address).content.decode()
+        said = text(bob.get(page))
+        assert "Look back: alice opened read-only on orders for 30 min without approval" in said
+        assert "it never opened" in said
+        assert "bob, dan, dora" in said
+        assert "The access is still open; it can be decided when it has ended" in said
+        empty = bob.post(page, {"outcome": "justified", "note": ""})
         assert empty.status_code == 422
         assert "Say what you found" in empty.content.decode()
-        found = {"outcome": "justified", "note": "<b>Needed</b>", "end_access": "on"}
-        done = bob.post(f"/reviews/{owed.pk}/", found, follow=True).content.decode()
+        found = {"outcome": "justified", "note": "<b>Needed</b>"}
+        early = bob.post(page, found)
+        assert early.status_code == 409
+        assert "still open" in early.content.decode()
+        found["end_access"] = "on"
+        done = bob.post(page, found, follow=True).content.decode()
         assert "&lt;b&gt;Needed&lt;/b&gt;" in done
         assert "Justified" in done
-        assert Grant.objects.get().state == GrantState.SCHEDULED
+        assert Grant.objects.get().end_reason == EndReason.REVOKED
         refusal = alice.post(f"/reviews/{owed.pk}/", found)
         assert refusal.status_code == 403
 
@@ -460,6 +487,9 @@ class TestOverTheApi:
         address = f"/api/v1/reviews/{owed['id']}/"
         given = {"outcome": "justified", "note": "Needed."}
         assert post(alice, address, given).json()["code"] == "self_approval"
+        early = post(bob, address, given)
+        assert (early.status_code, early.json()["code"]) == (409, "wrong_state")
+        given["end_access"] = True
         assert post(bob, address, given).json()["standing"] == "justified"
         late = post(bob, address, given)
         assert (late.status_code, late.json()["current"]["standing"]) == (409, "justified")

@@ -12,9 +12,18 @@ from guardian.shortcuts import assign_perm
 
 from approvals import administration, escalation, policy, sweeper, untended, workflow
 from approvals.errors import Invalid, NotAllowed, WrongState
-from approvals.models import AccessRequest, Candidate, Nudge, NudgeKind, RequestStage, Stage
+from approvals.models import (
+    AccessRequest,
+    Candidate,
+    Grant,
+    Nudge,
+    NudgeKind,
+    RequestStage,
+    Stage,
+)
 from approvals.sentences import event_sentence
 from approvals.states import RequestState, StageState
+from audit.log import SYSTEM
 from audit.models import Event
 from tests.world import HOUR, World, publish, save_level, stage
 
@@ -229,6 +238,7 @@ class TestEscalation:
         world.vote(request, "chen")
         clock.forward(HOUR)
         sweeper.nudge()
+        notice()
         request.refresh_from_db()
         assert (request.state, opened(request).state) == (RequestState.PENDING, StageState.OPEN)
         world.vote(request, "chen")
@@ -403,6 +413,27 @@ class TestPeopleWhoLeave:
         notice()
         assert "it lacks 1 of security" in told("requeststage.stalled")[0]
         assert opened(request).stalled_since is not None
+
+    @pytest.mark.parametrize(
+        ("decision", "state"),
+        [("approve", RequestState.APPROVED), ("deny", RequestState.DENIED)],
+    )
+    def test_a_stage_ends_once_a_vote_in_it_counts_again(self, world, decision, state):
+        """bob has left when dan votes, so one is missing; then bob is back, and nobody votes."""
+        publish(world, stage(world, "Two", "dba", minimum=2, deny_quorum=2))
+        request = world.submit()
+        world.vote(request, "bob", decision)
+        deactivate(world, "bob")
+        world.vote(request, "dan", decision)
+        rounds = untended.Rounds()
+        notice(rounds)
+        assert opened(request).name == "Two"
+        type(world.bob).objects.update(is_active=True)
+        assert notice(rounds) == 1
+        request.refresh_from_db()
+        assert (request.state, Grant.objects.exists()) == (state, decision == "approve")
+        assert Event.objects.get(action=f"accessrequest.{state}").actor_name == SYSTEM.name
+        assert notice() == 0
 
     def test_what_was_looked_at_is_looked_at_again_when_somebody_else_left(self, world):
         publish(world, stage(world, "Database", "dba"))

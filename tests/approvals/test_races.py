@@ -18,7 +18,8 @@ from django.db import connection, connections, transaction
 
 from approvals import administration, closing, grants, leases, opening, workflow
 from approvals.errors import DebugflowError, NotAllowed, WrongState
-from approvals.models import AccessRequest, Grant, StepKind, Vote
+from approvals.models import AccessLevel, AccessRequest, Grant, StepKind, Vote
+from approvals.narrowing import Less, Lower
 from approvals.provisioning.memory import MemoryServer
 from approvals.states import GrantState, RequestState
 from audit.log import timeline
@@ -141,6 +142,32 @@ def test_vote_against_level_edit(world: World):
             grant.refresh_from_db()
             assert grant.end_code == "scope_changed"
         if request.state == RequestState.PENDING:
+            workflow.cancel(request.pk, by=world.alice)
+
+
+def test_vote_with_less_against_edit_of_the_lower_level(world: World):
+    """Nothing is opened that its approver did not read, and neither waits for ever."""
+    publish(world, stage(world, "Two", "dba", minimum=2))
+    for number in range(3):
+        request = world.submit(level=world.write)
+        level = AccessLevel.objects.select_related("target").get(pk=world.read.pk)
+        less = Less(level=level.pk, level_hash=Lower(level).hash)
+        world.server.levels["read-only"] = (f"may read {number}",)
+        results = at_once(
+            partial(world.vote, request, "bob", less=less),
+            partial(administration.save_level, level, by=world.ada),
+            partial(world.vote, request, "dan"),
+        )
+        codes = {result.code for result in results if isinstance(result, DebugflowError)}
+        assert codes <= {"scope_changed"}
+        request.refresh_from_db()
+        for grant in Grant.objects.filter(request=request):  # decided before the edit
+            opening.open_grant(grant.pk, worker="w1")
+            grant.refresh_from_db()
+            assert (grant.level, grant.end_code) == (level, "scope_changed")
+        if request.state == RequestState.PENDING:
+            here = Vote.objects.counting().filter(stage__request=request)
+            assert not here.filter(reduced_level=level).exists()
             workflow.cancel(request.pk, by=world.alice)
 
 

@@ -624,10 +624,10 @@ def test_a_long_queue_is_walked_page_by_page_and_costs_the_same(
 ):
     ask_for_many(world, 60)
     bob = sign_in("bob")
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(22):
         first = bob.get("/queue/")
     assert "60 need you" in text(first)
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(22):
         everything = bob.get("/queue/?show=all")
     after = re.search(r'rel="next" href="([^"]+)"', first.content.decode())
     assert after

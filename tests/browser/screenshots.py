@@ -168,6 +168,7 @@ def _shots(story: Story) -> Iterator[Shot]:
     yield Shot("amir", "bypassed", story.bypassed)
     yield Shot("carol", "bypassed", story.bypassed)
     yield Shot("carol", "reviews", "/reviews/")
+    yield Shot("carol", "review", "/reviews/1/")
     yield Shot("alice", "grants", "/grants/")
     yield Shot("alice", "settings", "/settings/")
     yield Shot("bob", "home", "/")

@@ -62,6 +62,7 @@ POST /ask/<pk>/preview/                            in   404  200  200  404  404 
 GET  /ask/<pk>/emergency/                          in   404  200  200  404  404  404  404  404
 POST /ask/<pk>/emergency/                          in   404  302  403  404  404  404  404  404
 GET  /requests/<pk>/                               in   404  404  200  200  200  200  404  200
+GET  /requests/<pk>/lower/                         in   404  404  200  200  200  200  404  200
 POST /requests/<pk>/vote/                          in   404  404  403  302  403  403  404  403
 POST /requests/<pk>/send-back/                     in   404  404  403  302  403  403  404  403
 GET  /requests/<pk>/edit/                          in   404  404  200  200  200  200  404  200
@@ -77,6 +78,7 @@ GET  /inbox/from/<signed>/                         in   302  302  302  302  302 
 POST /inbox/read/                                  in   302  302  302  302  302  302  302  302
 GET  /audit/                                       in   200  200  200  200  200  200  200  200
 GET  /reviews/                                     in   200  200  200  200  200  200  200  200
+GET  /reviews/<pk>/                                in   404  404  200  200  200  200  404  200
 POST /reviews/<pk>/                                in   404  404  403  302  403  403  404  403
 GET  /grants/                                      in   200  200  200  200  200  200  200  200
 GET  /grants/<pk>/                                 in   404  404  200  200  200  200  200  200

@@ -134,11 +134,13 @@ class Arranging(Asking):
         level = AccessLevel.objects.select_related("target").get(pk=key)
         level.enabled = level.enabled if on is None else on
         by = self.somebody(who, {self.world.ada.pk})
-        rounds = self.rounds(key)
+        rounds, given = self.rounds(key), self.given_for(key)
+        others = self.rounds(*self.book.stored)
         save = partial(administration.save_level, level, by=by)
         if self.do("save a level", save, against=self.not_admin(by), by=by):
             self.book.level_on[key], self.book.stored[key] = level.enabled, self.book.there[key]
             self.asked_anew(rounds, by)
+            self.voided_what_it_must(given, others, by)
 
     @rule(name=st.sampled_from(ADDRESSES), who=people)
     def move_target(self, name: str, who: int) -> None:

@@ -21,7 +21,7 @@ from approvals.states import StageState as S
 from audit import clock
 from debugflow.accounts.models import User
 from tests.faults.course import Course, Row
-from tests.faults.watched import Watched
+from tests.faults.reducing import Reducing
 from tests.faults.witness import moment
 from tests.world import HOUR
 
@@ -29,7 +29,7 @@ people = st.integers(0, 10**6)  # which of them, counted round
 OTHERS = 3  # people whose buttons are looked at beside those of whoever acts
 
 
-class Asking(Watched):
+class Asking(Reducing):
     """Mostly somebody whose act would be allowed, and often anybody."""
 
     def somebody(self, number: int, able: Iterable[int] = ()) -> User:
@@ -151,6 +151,7 @@ class Asking(Watched):
         voted = by.pk in said or by.pk in said.values()
         if late and voted:  # a form that was shown before they voted
             against = against | {"voted_already"}
+        less = self.less(course, who, decision)
         vote = partial(
             workflow.vote,
             course.pk,
@@ -160,8 +161,10 @@ class Asking(Watched):
             comment="So be it.",
             replaces=0 if late and voted else None,
             on_behalf_of=named,
+            less=less,
         )
         if self.do(f"vote {decision}", vote, against=against, by=by):
+            self.left_what_it_must(course, less)
             if course.votes[max(course.votes)]["on_behalf_of_id"]:
                 self.seen["vote for another"] += 1
             self.decided_as_it_must(course, stage)
@@ -236,10 +239,12 @@ class Asking(Watched):
         expected = R.APPROVED if approved else R.DENIED if denied else R.PENDING
         assert course.row["state"] == expected
         if course.row["extends_id"]:
-            wanted = moment(course.row["starts_at"]), course.row["duration"]
+            wanted = moment(course.row["starts_at"]), course.least()["duration"]
             assert approved == self.book.intends(course.row["extends_id"], *wanted)
         else:
             assert bool(course.grant) == approved
+            if approved:
+                self.opens_the_least(course)
         if row["state"] == S.PASSED:  # of those who left, no approval counts any more
             said = course.counting(row)
             gone = said.keys() - self.book.still(course, row).keys()

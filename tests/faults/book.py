@@ -76,6 +76,7 @@ class Book:
     there: dict[int, tuple[str, ...]] = field(default_factory=dict)
     stored: dict[int, tuple[str, ...]] = field(default_factory=dict)
     frozen: dict[int, Scope] = field(default_factory=dict)
+    left: dict[int, Scope] = field(default_factory=dict)  # by the vote that leaves a lower level
     address: str = "orders"
     longer: dict[int, str] = field(default_factory=dict)  # version's id -> whom an extension asks
     grant: Callable[[int], Mapping[str, Any]] = lambda _: {}  # by its id, as witnessed
@@ -87,6 +88,11 @@ class Book:
 
     def scope_of(self, level: int) -> Scope:
         return self.address, self.stored[level]
+
+    def approved(self, course: Course) -> Scope:
+        """What was frozen of the level that is opened: of a lower one, where some left that."""
+        lower = [one["id"] for one in course.approvals() if one["reduced_level_id"]]
+        return self.left[min(lower)] if lower else self.frozen[course.pk]
 
     def is_in(self, person: int, group: str) -> bool:
         return person in self.members[self.groups[group]]
@@ -172,7 +178,7 @@ class Book:
             "asked_already": any(one.row["extends_id"] == grant["id"] for one in live),
             "used_up": grant["extended_count"] >= EXTENSIONS or longest <= bridge,
             "too_early": end - timedelta(seconds=WINDOW) > now,
-            "scope_changed": self.frozen[course.pk] != self.scope_of(grant["level_id"]),
+            "scope_changed": self.approved(course) != self.scope_of(grant["level_id"]),
             "not_requestable": not (self.is_in(person, "developers") and on),
             "invalid": not bridge < seconds <= longest,
             "unfillable": not fillable,

@@ -32,13 +32,14 @@ MOMENTS = {
     ("requeststage", "stalled_since"): "requeststage.stalled",
 }
 NUDGED = {"remind": "requeststage.reminded", "escalate": "requeststage.escalated"}
-REVIVED = "requeststage.revived"
+REVIVED, BEGUN_ANEW = "requeststage.revived", "accessrequest.begun_anew"
 TOLD = {
     *MOVES,
     *BORN.values(),
     *MOMENTS.values(),
     *NUDGED.values(),
     REVIVED,
+    BEGUN_ANEW,
     "vote.replaced",
     "accessrequest.rescoped",
     "grant.extending",
@@ -142,8 +143,11 @@ class Record:
         if change.table in MACHINES and change.old is not None and change.differs("state"):
             action = f"{change.table}.{change.of('state')}"
             yield change.xid, action, subject, change.was("state")
-        if change.table == "accessrequest" and change.old and change.differs("scope_hash"):
-            yield change.xid, "accessrequest.rescoped", subject, ""
+        if change.table == "accessrequest" and change.old:
+            if change.differs("scope_hash"):
+                yield change.xid, "accessrequest.rescoped", subject, ""
+            elif change.differs("round"):
+                yield change.xid, BEGUN_ANEW, subject, ""
         if change.table == "grant" and change.old and change.differs("extended_count"):
             yield change.xid, "grant.extending", subject, ""
         if change.table == "grant" and change.old and _moved_later(change):

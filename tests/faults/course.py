@@ -81,6 +81,21 @@ class Course:
             if vote["stage_id"] == stage["id"] and not (vote["replaced_at"] or vote["voided_at"])
         ]
 
+    def approvals(self) -> list[Row]:
+        """The approvals that count in the present round."""
+        votes = [vote for stage in self.round() for vote in self.live_votes(stage)]
+        return [vote for vote in votes if vote["decision"] == "approve"]
+
+    def least(self) -> Row:
+        """What these leave of what was asked for, where there is no more than one lower level."""
+        votes = self.approvals()
+        times = [vote["reduced_duration"] for vote in votes if vote["reduced_duration"]]
+        levels = [vote["reduced_level_id"] for vote in votes if vote["reduced_level_id"]]
+        return {
+            "duration": min([self.row["duration"], *times]),
+            "level_id": levels[0] if levels else self.row["level_id"],
+        }
+
     def used_up(self, stage: Mapping[str, Any]) -> set[int]:
         """Whom the votes that count in a stage that has passed have used up."""
         given = self.given(stage)

@@ -139,7 +139,7 @@ class Giving(Arranging):
         grant = course.grant or {}
         opens, before = moment(grant["opens_at"]), moment(grant["activate_before"])
         lease = moment(grant["lease_until"])
-        level, frozen = grant["level_id"], self.book.frozen[course.pk]
+        level, frozen = grant["level_id"], self.book.approved(course)
         if (opens and opens > now) or (lease and lease > now):
             return G.SCHEDULED, ""
         if grant["beneficiary_id"] not in self.book.active:

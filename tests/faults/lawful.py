@@ -88,7 +88,7 @@ def _intended(change: Change, everyone: Iterable[Course]) -> Iterator[str]:
 
 def _wanted(course: Course) -> datetime | None:
     start = moment(course.row["starts_at"])
-    return start and start + timedelta(seconds=course.row["duration"])
+    return start and start + timedelta(seconds=course.least()["duration"])
 
 
 def _born(change: Change, course: Course, everyone: Iterable[Course]) -> Iterator[str]:
@@ -170,9 +170,12 @@ def _granted(change: Change, course: Course) -> Iterator[str]:
         yield f"a grant for a request that is {course.row['state']}"
     if not course.round() or any(stage["state"] != S.PASSED for stage in course.round()):
         yield "a grant without a completed chain"
-    for name in ("beneficiary_id", "target_id", "level_id", "scope_hash", "duration"):
-        if change.of(name) != course.row[name]:
+    approved = {**course.row, **course.least()}
+    for name in ("beneficiary_id", "target_id", "level_id", "duration"):
+        if change.of(name) != approved[name]:
             yield f"its {name} is not what was approved"
+    if (change.of("scope_hash") == course.row["scope_hash"]) != (approved == course.row):
+        yield "its scope_hash is not what was approved"
 
 
 def _changed(change: Change) -> Iterator[str]:
@@ -217,7 +220,8 @@ def _moved(change: Change, course: Course) -> Iterator[str]:
 def _request(change: Change, course: Course) -> Iterator[str]:
     if not course.undecided:
         yield "a decided request was changed"
-    if change.differs("round") != change.differs("scope_hash"):
+    rescoped, anew = change.differs("scope_hash"), change.differs("round")
+    if (rescoped and not anew) or (anew and not rescoped and not _lost_a_vote(course)):
         yield "a scope changed without a new round, or the other way about"
     if change.differs("round") and change.of("round") != change.was("round") + 1:
         yield "a round was left out"
@@ -226,6 +230,15 @@ def _request(change: Change, course: Course) -> Iterator[str]:
             stage["state"] not in _done(course) for stage in course.round()
         ):
             yield "approved without a completed chain"
+
+
+def _lost_a_vote(course: Course) -> bool:
+    """Whether an approval in the present round is void as its lower level is another now."""
+    stages = {stage["id"] for stage in course.round()}
+    return any(
+        vote["stage_id"] in stages and vote["void_reason"] == "reduced_level_changed"
+        for vote in course.votes.values()
+    )
 
 
 def _done(course: Course) -> tuple[S, ...]:

@@ -136,7 +136,7 @@ class Longer(Troubling):
     def may_go_on(self, course: Course, now: object) -> bool:
         grant = course.grant or {}
         level, end = grant["level_id"], moment(grant["expires_at"])
-        sound = self.book.frozen[course.pk] == self.book.scope_of(level)
+        sound = self.book.approved(course) == self.book.scope_of(level)
         as_there = self.book.stored[level] == self.book.there[level]
         here = grant["beneficiary_id"] in self.book.active
         is_on = self.book.on["target"] and self.book.level_on[level]

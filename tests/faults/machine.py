@@ -27,6 +27,7 @@ from tests.faults.course import Course
 from tests.faults.course import Row as Fields
 from tests.faults.ground import STANDING_STILL, Ground
 from tests.faults.longer import Longer
+from tests.faults.reducing import LOWER
 from tests.faults.witness import moment
 from tests.world import HOUR
 
@@ -86,6 +87,19 @@ class Life(Longer):
                 self.vote_on_another_scope(course, who, "approve", seen=seen)
             if again and course.undecided:
                 self.approve_to_the_end(who, sorted(self.record.courses).index(course.pk))
+
+    @rule(who=people, words=st.integers(0, 3), alone=st.booleans(), on=st.booleans())
+    def change_what_was_left(self, who: int, words: int, alone: bool, on: bool) -> None:
+        """Somebody approved the lower level instead, and it changes before all have decided."""
+        self.repair()
+        self.publish(WORDINGS[4 if alone else 1], 86400)
+        self.submit(1, True)
+        for course in self.undecided():
+            if self.able_to_vote(course, who, "approve"):
+                self.vote(course, self.choosing(LOWER, who | 1), "approve")
+        self.drift(False, words)
+        self.save_level(False, 1, on=on)
+        self.repair()
 
     @rule(who=people, quits=st.booleans(), returns=st.booleans())
     def leave_after_voting(self, who: int, quits: bool, returns: bool) -> None:

@@ -28,7 +28,8 @@ def stage(pk: int, group: int, state: str, total: int = 1) -> dict[str, Any]:
 def vote(pk: int, stage: int, voter: int, decision: str = "approve", **more: Any) -> dict[str, Any]:
     return {
         "id": pk, "stage_id": stage, "voter_id": voter, "decision": decision, "scope_hash": "h",
-        "replaced_at": None, "voided_at": None, **more,
+        "replaced_at": None, "voided_at": None, "void_reason": "", "reduced_duration": None,
+        "reduced_level_id": None, **more,
     }  # fmt: skip
 
 
@@ -144,8 +145,25 @@ def test_grants_that_may_not_be(course: Course):
     passed(course)
     assert born(course, "grant", grant(duration=61)) == ["its duration is not what was approved"]
     assert born(course, "grant", grant(state="active")) == ["it began as active"]
+    course.votes[1] |= {"reduced_duration": 30, "reduced_level_id": 4}
+    assert born(course, "grant", grant(duration=30, level_id=4, scope_hash="g")) == []
+    assert born(course, "grant", grant()) == [
+        "its level_id is not what was approved",
+        "its duration is not what was approved",
+        "its scope_hash is not what was approved",
+    ]
+    course.votes[1]["replaced_at"] = NOON
     course.grant = grant()
     assert born(course, "grant", grant()) == ["a second grant for one request"]
+
+
+def test_a_chain_begins_anew_for_another_scope_or_for_a_vote_that_is_void(course: Course):
+    for changes in ({"round": 2}, {"scope_hash": "g"}):
+        [wrong] = became(course, "accessrequest", course.row, **changes)
+        assert wrong.startswith("a scope changed without a new round")
+    assert became(course, "accessrequest", course.row, round=2, scope_hash="g") == []
+    course.votes[1] |= {"voided_at": NOON, "void_reason": "reduced_level_changed"}
+    assert became(course, "accessrequest", course.row, round=2) == []
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ CAME_TO_PASS = (
     "ask for longer", "ask for longer refused", "grant.extending", "grant.extended", "extended",
     "requeststage.reminded", "requeststage.escalated", "requeststage.stalled",
     "requeststage.revived", "redraw", "redraw refused", "lend",
-    "lend refused", "end a lending", "vote for another",
+    "lend refused", "end a lending", "vote for another", "approve with less",
+    "approved for a lower level", "went on without it", "began anew",
 )  # fmt: skip
 
 

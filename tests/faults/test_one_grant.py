@@ -13,11 +13,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from guardian.shortcuts import assign_perm
 
-from approvals import closing, grants, opening, workflow
-from approvals.models import ExtensionApproval, Grant
+from approvals import administration, closing, grants, opening, workflow
+from approvals.models import AccessLevel, ExtensionApproval, Grant
+from approvals.narrowing import Less, Lower
 from approvals.queue import Ring, bell
 from approvals.states import GrantState
+from debugflow.embedded.production import READ_ONLY, READ_WRITE
 from debugflow.embedded.valkey import EmbeddedValkey
 from tests.faults.histories import breaches
 from tests.faults.place import Place, eventually, has_ended, state_of
@@ -61,6 +64,30 @@ def _ends_on_time(place: Place, clock) -> None:
     eventually(lambda: place.is_refused(grant, password), within=5)
     eventually(lambda: state_of(grant) == GrantState.ENDED)
     assert place.accounts() == []
+
+
+def test_approved_with_less_the_account_is_in_the_lower_role_only_and_ends_sooner(place: Place):
+    world = place.world
+    write = AccessLevel(target=place.level.target, name="read-write", rights=dict(READ_WRITE))
+    write.risk, write.rank, write.max_duration = "low", 2, 14400
+    administration.save_level(write, by=world.ada)
+    assign_perm("approvals.request_accesslevel", world.groups["developers"], write)
+    request = world.submit(level=write)
+    less = Less(level=place.level.pk, level_hash=Lower(place.level).hash)
+    world.vote(request, "bob", less=less)
+    world.vote(request, "carol", less=Less(duration=600))
+    grant = Grant.objects.get(request=request)
+    opening.open_grant(grant.pk, worker="w")
+    grant.refresh_from_db()
+    rows = place.production.ask(
+        "SELECT r.rolvaliduntil, ARRAY(SELECT roleid::regrole::text FROM pg_auth_members"
+        " WHERE member = r.oid) FROM pg_roles r WHERE rolname = %(name)s",
+        name=grant.account,
+    )
+    assert rows == [(grant.expires_at, [READ_ONLY["role"]])]
+    assert grant.expires_at is not None
+    assert grant.activated_at is not None
+    assert (grant.expires_at - grant.activated_at).total_seconds() <= 601
 
 
 def test_a_sweeper_alone_ends_access_on_time(place: Place, clock):

@@ -62,6 +62,7 @@ def sources() -> list[Path]:
         "answers",
         "escalation",
         "delegating",
+        "narrowing",
     )
     return [*(PACKAGE / f"{name}.py" for name in names), *(PACKAGE / "api").glob("*.py")]
 

@@ -24,6 +24,12 @@ def wish_of(request: AccessRequest, **changes: Any) -> wishes.Wish:
     return wishes.Wish(**{**same, **changes})
 
 
+def looked_back(world: World, *, outcome: str, note: str) -> None:
+    """bob's look back, who takes the access away with it."""
+    owed = Review.objects.get()
+    reviews.review(owed.pk, by=world.bob, outcome=outcome, note=note, end_access=True)
+
+
 def sent_back(world: World) -> AccessRequest:
     request: AccessRequest = world.submit()
     tell()
@@ -113,8 +119,7 @@ class TestAnEmergency:
         reviews.remind()
         tell()
         assert {"olga", "ada", "bob"} <= set(told("review_overdue"))
-        owed = Review.objects.get()
-        reviews.review(owed.pk, by=world.bob, outcome="not_justified", note="Nobody was asked.")
+        looked_back(world, outcome="not_justified", note="Nobody was asked.")
         tell()
         assert told("reviewed") == ["alice"]
         assert "bob looked back at your access and found it not justified" in words_of("reviewed")
@@ -124,7 +129,6 @@ class TestAnEmergency:
     ):
         clock.forward(13 * HOUR)
         reviews.remind()
-        owed = Review.objects.get()
-        reviews.review(owed.pk, by=world.bob, outcome="justified", note="It was needed.")
+        looked_back(world, outcome="justified", note="It was needed.")
         tell()
         assert told("review_due").count("dan") == 1

@@ -19,6 +19,7 @@ from approvals.tokens import TokenWish
 from audit import actions, clock, log
 from audit.log import SYSTEM, timeline
 from tests.approvals.notify.telling import close, facts_of, opened, tell, told, wish, words_of
+from tests.approvals.test_less import less
 from tests.world import World, publish, stage
 
 pytestmark = pytest.mark.django_db
@@ -53,6 +54,16 @@ class TestARequest:
         assert told("asked") == ["bob", "carol", "chen", "dan", "dora", "dora"]
         assert told("not_needed") == ["dan", "dora"], "bob has voted"
         assert words_of("not_needed").startswith("“Database” has passed without you: alice asks")
+
+    def test_alice_is_told_how_much_less_she_has(self, world: World):
+        request = world.submit(level=world.write)
+        world.vote(request, "bob", less=less(world.read, 1800))
+        world.vote(request, "carol")
+        tell()
+        assert words_of("approved").startswith(
+            "Approved with less: read-only on orders for alice for 30 min, instead of read-write "
+            "for 1 h | "
+        )
 
     def test_whoever_voted_before_they_could_be_asked_is_not_asked(self, world: World):
         publish(world, stage(world, "Both", "dba", "security"))
