@@ -136,7 +136,7 @@ def _create(
         delegate=to,
         starts_at=max(lending.starts_at or now, now),
         ends_at=lending.ends_at,
-        made_by=by,
+        made_by_id=proposals.author(by),
         made_at=now,
         note=lending.note,
     )

@@ -20,6 +20,7 @@ from approvals.models import (
     AccessLevel,
     AccessRequest,
     Decision,
+    ExtensionApproval,
     PolicyVersion,
     RequestStage,
     Stage,
@@ -146,6 +147,14 @@ def _lower_level(
     return level
 
 
+def can_be_given(
+    level: AccessLevel, duration: int, request: AccessRequest, stages: Sequence[RequestStage]
+) -> bool:
+    """Whether these stages may give a lower level that they were not asked for, for so long."""
+    [lower] = _weighed([level], request, stages)
+    return not lower.why_not and duration <= lower.limit
+
+
 def offered(request: AccessRequest, stages: Sequence[RequestStage]) -> list[Lower]:
     """The levels that can be given instead, the one that allows most first."""
     if request.extends_id:
@@ -213,7 +222,7 @@ def _asks_for_no_more(
     """
     own = request.policy_version
     lends = own.allow_delegation and not version.allow_delegation
-    if lends or (version.review_all and not own.review_all):
+    if lends or (version.review_all and not own.review_all) or _goes_on_easier(own, version):
         return False
     here = [slot for stage in stages for slot in _slots(stage, stage.minima)]
     wanted = [
@@ -224,6 +233,18 @@ def _asks_for_no_more(
         )
     ]
     return chain.covers(here, wanted)
+
+
+def _goes_on_easier(own: PolicyVersion, version: PolicyVersion) -> bool:
+    """Whether a grant under `own` is extended with fewer people, or for longer, than under the
+    other: a grant of a lower level stays under the version it was asked under."""
+    if not own.extensions_most:
+        return False
+    order = [ExtensionApproval.NONE, ExtensionApproval.LAST, ExtensionApproval.CHAIN]
+    asks = [order.index(ExtensionApproval(one.extension_approval)) for one in (own, version)]
+    limits = ("extensions_most", "extension_max", "max_total", "bridge")
+    longer = any((getattr(own, name) or 0) > (getattr(version, name) or 0) for name in limits)
+    return longer or asks[0] < asks[1]
 
 
 def _slots(stage: Stage | RequestStage, minima: Mapping[str, int]) -> Iterator[frozenset[str]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from django.db import models, transaction
 
-from approvals import policy, proposals, rounds, scope
+from approvals import narrowing, policy, proposals, rounds, scope
 from approvals.errors import Invalid
 from approvals.lengths import lasting
 from approvals.models import AccessRequest, Grant, Policy, PolicyVersion, Vote
@@ -183,9 +183,10 @@ def _carry(
 
     All that was voted on is the same but for the policy, so each keeps the scope that its author
     saw. Nobody's vote is moved where they could not cast it themselves now, nor by themselves.
+    Approvals with less come first: where fewer are needed now, what opens is not more than before.
     """
     carried: list[Vote] = []
-    left, own = list(given), proposals.behind(by)
+    left, own = sorted(given, key=lambda vote: vote.less is None), proposals.behind(by)
     while request.state == RequestState.PENDING:
         others = [vote for vote in left if not own & {vote.voter_id, vote.whose}]
         fitting = next((vote for vote in others if _fits(request, vote, now)), None)
@@ -202,7 +203,10 @@ def _carry(
 def _fits(request: AccessRequest, vote: Vote, now: datetime) -> bool:
     chain_ = policy.load_chain(request, now=now)
     voices = policy.voices(request, chain_, vote.voter, vote.decision)
-    return vote.whose in voices and voices[vote.whose] is None
+    if vote.whose not in voices or voices[vote.whose] is not None:
+        return False
+    level, duration = vote.reduced_level, vote.reduced_duration or request.duration
+    return level is None or narrowing.can_be_given(level, duration, request, chain_.stages)
 
 
 def _told(request: AccessRequest, version: PolicyVersion, *, kept: int, of: int) -> str:

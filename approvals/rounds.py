@@ -211,22 +211,23 @@ def _ask_anew(request: AccessRequest, *, by: Person, now: datetime) -> None:
 def void_stale(request: AccessRequest, *, by: Person, now: datetime) -> None:
     """Void the approvals with less whose lower level is not what it was then.
 
-    For the verb that changes levels, as `rescope` is; whoever made the change is barred as its
-    last editor. The open stage goes on, unless one had let a stage pass, or whoever made the
-    change has voted or is needed: then all votes are void and the chain begins anew.
+    For the verb that changes levels, as `rescope` is; whoever made the change, or proposed it, is
+    barred as its last editor. The open stage goes on, unless one had let a stage pass, or whoever
+    made or proposed the change has voted or is needed: then all votes are void and the chain begins
+    anew.
     """
     given = list(Vote.objects.all().with_less(request))
     stale = [vote for vote in given if reductions.is_stale(vote, request)]
     if not stale:
         return
-    request.last_edited_by = by
+    request.last_edited_by_id = proposals.author(by)
     request.save(update_fields=["last_edited_by"])
     for vote in stale:
         void(vote, request, "reduced_level_changed", by=by, now=now)
     passed = any(vote.stage.state == StageState.PASSED for vote in stale)
     left = policy.load_chain(request, now=now)
     heard = {person for vote in left.votes for person in (vote.voter_id, vote.whose)}
-    if passed or by.pk in heard or not chain.simulate(left.states).fillable:
+    if passed or heard & proposals.behind(by) or not chain.simulate(left.states).fillable:
         _begin_anew(request, stale, by=by, now=now)
 
 

@@ -281,6 +281,23 @@ END $$;
 """
 
 
+# Before it knew of less, the code took each approval for one of all that was asked.
+KEEP = r"""
+DO $$ BEGIN
+    IF EXISTS (
+        SELECT FROM approvals_vote v
+        JOIN approvals_requeststage s ON s.id = v.stage_id
+        JOIN approvals_accessrequest r ON r.id = s.request_id AND r.round = s.round
+        WHERE v.reduced_scope IS NOT NULL AND v.replaced_at IS NULL AND v.voided_at IS NULL
+            AND r.state IN ('pending', 'changes_requested')
+    ) THEN
+        RAISE EXCEPTION 'requests wait that were approved with less: have them decided first'
+            USING ERRCODE = 'check_violation';
+    END IF;
+END $$;
+"""
+
+
 class Migration(migrations.Migration):
     dependencies = [("approvals", "0021_approving_with_less")]
     operations = [
@@ -288,4 +305,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL(LEAST, reverse_sql=UNDO_LEAST),
         migrations.RunSQL(GRANTS, reverse_sql=UNDO_GRANTS),
         migrations.RunSQL(EXTENSIONS, reverse_sql=UNDO_EXTENSIONS),
+        migrations.RunSQL(migrations.RunSQL.noop, reverse_sql=KEEP),
     ]

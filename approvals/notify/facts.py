@@ -299,7 +299,7 @@ TABLE: Final = (
     ),
     Fact(
         name="proposed",
-        label="Somebody is asked to agree to a change of the set-up",
+        label="Somebody is asked to agree to a change",
         actions=frozenset({"proposal.proposed"}),
         who=recipients.can_agree,
         words=words.proposed,

@@ -173,6 +173,30 @@ class TestWhatIsOpened:
         grant.refresh_from_db()
         assert grant.state == GrantState.ACTIVE
 
+    def test_weighed_anew_with_fewer_votes_it_opens_no_more_than_before(self, world: World):
+        """Both had to approve and one is enough now: it is not whoever approved all of it."""
+        publish(world, stage(world, "Two", "dba", minimum=2), stage(world, "Last", "security"))
+        request = world.submit(level=world.write)
+        world.vote(request, "dan")
+        world.vote(request, "bob", less=less(world.read, HALF))
+        republish(world, stage(world, "One", "dba"), stage(world, "Last", "security"))
+        [vote] = Vote.objects.counting()
+        assert vote.voter == world.bob
+        grant = approved(world, request)
+        assert (grant.level, grant.duration) == (world.read, HALF)
+
+    def test_weighed_anew_a_lower_level_wants_the_people_of_its_own_policy(self, world: World):
+        wary = administration.change_policy(Policy(name="Wary", rank=1), by=world.ada)
+        only_read = AppliesTo(levels=[world.read.pk])
+        publish(world, stage(world, "Two", "dba", minimum=2), policy=wary, applies_to=only_read)
+        publish(world, stage(world, "Two", "dba", minimum=2))
+        request = world.submit(level=world.write)
+        world.vote(request, "bob", less=less(world.read))
+        republish(world, stage(world, "One", "dba"))
+        request.refresh_from_db()
+        assert request.state == RequestState.PENDING
+        assert Vote.objects.get(voter=world.bob).void_reason == "policy_changed"
+
 
 class TestNoLess:
     def test_what_is_not_less_is_refused(self, world: World):

@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, transaction
 from approvals import administration, delegating, proposals
 from approvals.administration import PolicyDraft
 from approvals.errors import DebugflowError, Invalid, NotAllowed, Proposed, WrongState
-from approvals.models import AccessLevel, AccessRequest, FourEyes, Proposal, Target
+from approvals.models import AccessLevel, AccessRequest, FourEyes, Proposal, Target, Vote
 from approvals.notify import expanding, inbox
 from approvals.policy import AppliesTo
 from approvals.republishing import Pending
@@ -24,6 +24,7 @@ from debugflow.accounts import powers
 from debugflow.diagnosis import ledger
 from debugflow.wording import ONE_SUPERUSER
 from tests.approvals.admin_browser import staff
+from tests.approvals.test_less import less
 from tests.approvals.test_second_look import (
     NEVER_WAITS,
     WIDENS,
@@ -33,7 +34,7 @@ from tests.approvals.test_second_look import (
 )
 from tests.approvals.test_second_look import two as two
 from tests.conftest import Clock
-from tests.world import HOUR, World, stage
+from tests.world import HOUR, World, publish, stage
 
 S = ProposalState
 
@@ -203,6 +204,34 @@ def test_whoever_proposed_it_is_who_made_it(two: World):
     agree(proposed(partial(again, pending=Pending.RE_EVALUATE)), two.adam)
     assert AccessRequest.objects.get(pk=request.pk).policy_version.number == 2
     assert AccessRequest.objects.get(pk=own.pk).policy_version.number == 1
+
+
+@pytest.mark.slow
+def test_nor_is_a_lower_level_approved_by_whoever_proposed_what_it_is(two: World):
+    """bob and ada approve; she proposes other rights for what bob left of it, and adam agrees."""
+    two.groups["dba"].user_set.add(two.ada)
+    agree(proposed(lambda: publish(two, stage(two, "Three", "dba", minimum=3))), two.adam)
+    request = two.submit(level=two.write)
+    two.vote(request, "bob", less=less(two.read))
+    two.vote(request, "ada")
+    level = AccessLevel.objects.get(pk=two.read.pk)
+    level.rights = {"level": "read-write"}
+    agree(proposed(lambda: administration.save_level(level, by=two.ada)), two.adam)
+    request.refresh_from_db()
+    assert (request.round, request.last_edited_by) == (2, two.ada)
+    assert not Vote.objects.counting().exists()
+    with pytest.raises(NotAllowed):
+        two.vote(request, "ada")
+
+
+def test_whoever_proposed_a_loan_has_chosen_who_votes(two: World):
+    """ada has mallory vote for bob, and adam agrees: not about what ada asks for."""
+    act = partial(delegating.delegate, two.bob.pk, by=two.ada, lending=lent("mallory"))
+    agree(proposed(act), two.adam)
+    two.groups["developers"].user_set.add(two.ada)
+    with pytest.raises(NotAllowed):
+        two.vote(two.submit("ada"), "mallory")
+    two.vote(two.submit("alice"), "mallory")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.pages import signed_in, text
 from tests.world import HOUR, World, publish, save_level, stage
 
 # The last two mark as read, and lead on.
-NO_VERBS = ("ask-level", "request-edit", "inbox-entry", "inbox-message")
+NO_VERBS = ("ask-level", "request-edit", "request-lower", "inbox-entry", "inbox-message")
 HTMX = {"HX-Request": "true"}
 HOSTILE = "<script>alert(1)</script> \u202egpj.exe \U0001f525 " + "x" * 1900
 
