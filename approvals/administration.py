@@ -40,7 +40,7 @@ from approvals.models import (
 from approvals.policy import AppliesTo
 from approvals.proposals import Wanted
 from approvals.provisioning.base import Provisioner, parsed
-from approvals.republishing import Pending
+from approvals.republishing import Fate, Pending
 from approvals.states import UNDECIDED
 from approvals.transition import actor
 from audit import clock, log
@@ -397,17 +397,19 @@ def publish(
     that the draft was made from, None if there was none. Raises NotAllowed; WrongState, code
     `newer_version`, if another has been published since; Invalid for what could not work.
     """
+    fates: list[Fate] = []
     wanted = Wanted(
         change="policy.publish",
         obj=policy,
         summary=f"Publish version {based_on.number + 1 if based_on else 1} of the policy {policy}",
         arguments=lambda: as_data.publication(policy, draft, based_on, pending),
         subject=policy.audit_subject,
+        besides=lambda: republishing.outlook(policy, pending, fates),
     )
     with proposals.watched(wanted, by=by):
         version = _publish(policy, draft, based_on=based_on, by=by)
         with log.batch():
-            republishing.settle(policy, pending, by=by)
+            fates += republishing.settle(policy, pending, by=by)
     return version
 
 

@@ -19,6 +19,7 @@ from approvals.as_data import STAGE_GROUPS, Data
 from approvals.delegating import Lending
 from approvals.errors import WrongState
 from approvals.models import AccessLevel, Delegation, Policy, PolicyVersion, Target
+from approvals.notify.slack import workspace
 from approvals.policy import AppliesTo
 from approvals.proposals import Change
 
@@ -114,6 +115,12 @@ CHANGES: Final = (
         partial(_change_holders, AccessLevel),
     ),
     Change("delegation.make", "approvals.change_policy", _lend),
+    Change(
+        workspace.SET_UP,
+        "approvals.change_slackworkspace",
+        workspace.allow,
+        "approvals.add_slackworkspace",
+    ),
 )
 
 for _change in CHANGES:

@@ -48,7 +48,8 @@ ADMINS_LEAST: Final = 2
 NOTE_MAX: Final = 500
 SUMMARY_MAX: Final = 300  # of names that may each take half of it
 MOST: Final = 100  # that one look ends
-LEAVES: Final = {"account.password"}  # changes that allow something instead of doing it
+LEAVES: Final = {"account.password", "slackworkspace.secrets"}
+"""Changes that allow something instead of doing it."""
 CHANGED: Final = (
     "What it was to change has changed since it was proposed, or it would do something else by "
     "now. Look at it, then propose it anew."
@@ -100,6 +101,8 @@ class Wanted:
     arguments: Callable[[], Data]
     subject: Callable[[], Subject]
     also: tuple[Gain, ...] = ()  # what it widens besides, which cannot be read off the object
+    # What else comes of it, in words; read after it was made, and nothing that widens.
+    besides: Callable[[], Mapping[str, str]] = dict
 
 
 class NeedsTwo(Exception):
@@ -108,7 +111,7 @@ class NeedsTwo(Exception):
     def __init__(self, wanted: Wanted, before: Look, after: Look, found: Sequence[Gain]) -> None:
         self.wanted, self.before, self.found = wanted, before, found
         self.arguments = wanted.arguments()
-        self.differences = _differences(before.told, after.told)
+        self.differences = _differences(before.told, {**after.told, **wanted.besides()})
         super().__init__(wanted.summary)
 
     @property

@@ -28,6 +28,10 @@ MOST: Final = 500
 """Requests that one publication weighs or cancels: they are locked until it is through."""
 
 
+TOLD_MOST: Final = 10
+"""Of these, as many as whoever agrees to it is told the fate of."""
+
+
 class Pending(models.TextChoices):
     """What publishing does to undecided requests of the policy."""
 
@@ -67,6 +71,17 @@ def settle(policy_: Policy, pending: str, *, by: Person) -> list[Fate]:
         )
     act = _cancel if pending == Pending.CANCEL else _weigh
     return [fate for pk in keys if (fate := _locked(pk, act, by=by)) is not None]
+
+
+def outlook(policy_: Policy, pending: str, fates: Sequence[Fate]) -> dict[str, str]:
+    """What becomes of those that wait, for whoever agrees to it: `fates` is what `settle` found."""
+    count = len(fates) if pending != Pending.KEEP else undecided(policy_).count()
+    told = [f"{Pending(pending).label} ({count} waiting)"]
+    if pending == Pending.RE_EVALUATE:
+        told += [f"{fate.request} {fate.words}" for fate in fates[:TOLD_MOST]]
+        if (more := count - TOLD_MOST) > 0:
+            told.append(f"and {more} more")
+    return {"Requests that wait": "; ".join(told)}
 
 
 @dataclass(frozen=True)

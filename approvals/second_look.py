@@ -22,9 +22,12 @@ from approvals.models import (
     AccessLevel,
     AccessRequest,
     Environment,
+    Grant,
     Policy,
     PolicyVersion,
     Reach,
+    Review,
+    SlackWorkspace,
     Target,
 )
 from approvals.policy import AppliesTo
@@ -186,6 +189,8 @@ def look(obj: Model) -> Look:
             return _level(stored, rules)
         case Group():
             return _group(stored, rules)
+        case SlackWorkspace():
+            return Look(values={"team": stored.team_id, "enabled": stored.enabled})
     return _person(stored, rules)
 
 
@@ -214,7 +219,7 @@ class Rules:
 
     @classmethod
     def read(cls) -> Rules:
-        """Of the policies in force, and of those under which something is undecided."""
+        """Of the policies in force, and of the versions by which something still goes."""
         versions = [version for version in _in_force() if _governs(version)]
         roles: dict[int, set[str]] = {}
         for version in [*versions, *_pinned()]:
@@ -234,8 +239,21 @@ def _in_force() -> QuerySet[PolicyVersion]:
 
 
 def _pinned() -> QuerySet[PolicyVersion]:
-    undecided = AccessRequest.objects.undecided().filter(target__environment=Environment.PRODUCTION)
-    return _whole(PolicyVersion.objects.filter(pk__in=undecided.values("policy_version")))
+    """Of what is undecided; of access that can be extended, or is looked back at when it ends; and
+    of what is to be looked back at. Who does that is who is in their groups then."""
+    at = {"target__environment": Environment.PRODUCTION}
+    undecided = AccessRequest.objects.undecided().filter(**at)
+    goes_on = Q(request__policy_version__extensions_most__gt=0)
+    looked_at = Q(request__policy_version__review_all=True)
+    open_ = Grant.objects.not_ended().filter(goes_on | looked_at, **at)
+    reviews = Review.objects.open().filter(grant__target__environment=Environment.PRODUCTION)
+    return _whole(
+        PolicyVersion.objects.filter(
+            Q(pk__in=undecided.values("policy_version"))
+            | Q(pk__in=open_.values("request__policy_version"))
+            | Q(pk__in=reviews.values("grant__request__policy_version"))
+        )
+    )
 
 
 def _whole(versions: QuerySet[PolicyVersion]) -> QuerySet[PolicyVersion]:
@@ -309,6 +327,10 @@ def _version_told(version: PolicyVersion) -> dict[str, str]:
         "An emergency lasts": whole.emergency_duration,
         "Extended in all to": whole.max_total if whole.extensions_most else None,
         "Goes on while undecided": whole.bridge or None,
+        "Opened within": whole.activation_ttl,
+        "One extension adds": whole.extension_max if whole.extensions_most else None,
+        "Extended in its last": whole.extension_window if whole.extensions_most else None,
+        "Looked back at within": whole.review_within,
     }
     return {
         "Version": str(whole.number),
@@ -324,21 +346,33 @@ def _version_told(version: PolicyVersion) -> dict[str, str]:
         if whole.extensions_most
         else "none",
         "Votes may be lent": YES_NO[whole.allow_delegation],
+        "Told of an emergency": str(whole.emergency_tells or "nobody else"),
+        "Looked back at": "every access" if whole.review_all else "emergencies",
+        "A ticket is needed": YES_NO[whole.ticket_required],
+        "What a reason should say": whole.reason_hint,
         **{what: lasting(length) for what, length in lengths.items() if length},
     }
 
 
 def _stage_told(stage: Any) -> str:
     groups = ", ".join(f"{row.minimum} of {row.group}" for row in stage.stage_groups.all())
-    later = [
-        f"{words} {group}"
-        for words, group in (
-            ("if too few can act,", stage.fallback_group),
-            ("later also", stage.escalation_group),
-        )
-        if group
-    ]
-    return "; ".join([f"{stage.name}: {stage.total} in all, {groups}", *later])
+    later = []
+    if stage.fallback_group:
+        later.append(f"if too few can act, {stage.fallback_group}")
+    if stage.escalation_group:
+        later.append(f"after {lasting(stage.escalate_after)} also {stage.escalation_group}")
+    return "; ".join([f"{stage.name}: {stage.total} in all, {groups}", *later, *_clocks(stage)])
+
+
+def _clocks(stage: Any) -> Iterator[str]:
+    """What becomes of a stage as time passes, and how many denials end it."""
+    yield f"{stage.deny_quorum} to deny"
+    if stage.deadline:
+        yield f"expires after {lasting(stage.deadline)}"
+    if stage.remind_every:
+        most = stage.max_reminders
+        times = f", {most} times at most" if most else ""
+        yield f"reminded every {lasting(stage.remind_every)}{times}"
 
 
 def _target(target: Target, rules: Rules) -> Look:

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 
 from approvals.admin.base import VerbAdmin, VerbForm
+from approvals.errors import Proposed
 from approvals.models import SlackAccount, SlackWorkspace
 from approvals.notify.slack import accounts, workspace
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from approvals.people import Person
 
 GREETING = "This is debugflow. You asked whether messages arrive, and this one does."
+NOT_KEPT = (
+    "What you typed is not kept. Once somebody else has agreed you have an hour to enter it again."
+)
 HIDDEN = {"autocomplete": "off", "spellcheck": "false"}
 
 
@@ -74,6 +78,13 @@ class SlackWorkspaceAdmin(VerbAdmin):
         )
         obj.pk, obj.name = saved.pk, saved.name
 
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        try:
+            super().save_model(request, obj, form, change)
+        except Proposed:
+            messages.info(request, NOT_KEPT)
+            raise
+
     def delete_model(self, request: Any, obj: Any) -> None:
         workspace.delete(obj.pk, by=request.user)
 
@@ -86,7 +97,8 @@ class SlackWorkspaceAdmin(VerbAdmin):
     ) -> Any:
         site = settings.SITE_URL or request.build_absolute_uri("/").rstrip("/")
         only = {"show_save_and_add_another": False}
-        more = {"manifest": manifest(site), **only, **(extra_context or {})}
+        two = workspace.takes_two(cast("Person", request.user))
+        more = {"manifest": manifest(site), "takes_two": two, **only, **(extra_context or {})}
         return super().changeform_view(request, object_id, form_url, more)
 
     def get_urls(self) -> list[URLPattern]:

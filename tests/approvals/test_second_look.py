@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission
 from django.db import transaction
 
-from approvals import administration, delegating, proposals
+from approvals import administration, delegating, grants, proposals
+from approvals.administration import PolicyDraft
 from approvals.delegating import Lending
+from approvals.errors import Proposed
 from approvals.models import AccessLevel, Policy, Proposal, Target
 from approvals.policy import AppliesTo
 from audit import clock
 from debugflow.accounts import powers
-from tests.world import HOUR, World, publish, save_level, stage
+from tests.world import HOUR, World, owe_review, publish, save_level, stage
 
 Act = Callable[[World], Any]
 
@@ -319,6 +322,112 @@ def rules_of_their_own(world: World, settings: Any) -> None:
 def test_what_does_not_is_done_at_once(two: World, name: str):
     NEVER_WAITS[name](two)
     assert not Proposal.objects.exists()
+
+
+def told(act: Callable[[], Any]) -> dict[str, str]:
+    """What whoever agrees reads of how things are to be."""
+    with pytest.raises(Proposed) as raised:
+        act()
+    found = Proposal.objects.get(pk=raised.value.proposal_id)
+    return {what: after for what, _, after in found.differences}
+
+
+def test_all_that_a_version_says_is_told(two: World):
+    first = stage(
+        two,
+        "Any",
+        "dba",
+        deny_quorum=2,
+        deadline=5 * HOUR,
+        remind_every=HOUR,
+        max_reminders=3,
+        escalate_after=2 * HOUR,
+        escalation_group=two.groups["security"],
+        fallback_group=two.groups["owners"],
+    )
+    emergency: dict[str, Any] = {
+        "emergency_groups": [two.groups["dba"]],
+        "emergency_duration": HOUR,
+        "emergency_tells": two.groups["owners"],
+    }
+    extensions: dict[str, Any] = {
+        "extensions_most": 1,
+        "extension_max": 1800,
+        "max_total": 10 * HOUR,
+        "extension_window": 900,
+        "bridge": 300,
+    }
+    more: dict[str, Any] = {
+        "ticket_required": True,
+        "reason_hint": "Why now?",
+        "activation_ttl": 2 * HOUR,
+    }
+    looked_at: dict[str, Any] = {"review_all": True, "review_within": 3 * HOUR}
+    rows = told(lambda: publish(two, first, **emergency, **extensions, **more, **looked_at))
+    assert rows["Stage 1"] == (
+        "Any: 1 in all, 1 of dba; if too few can act, owners; after 2 h also security; "
+        "2 to deny; expires after 5 h; reminded every 1 h, 3 times at most"
+    )
+    expected = {
+        "Told of an emergency": "owners",
+        "Looked back at": "every access",
+        "Looked back at within": "3 h",
+        "A ticket is needed": "yes",
+        "What a reason should say": "Why now?",
+        "Opened within": "2 h",
+        "One extension adds": "30 min",
+        "Extended in its last": "15 min",
+        "Goes on while undecided": "5 min",
+        "Requests that wait": "Keep the version they were asked under (0 waiting)",
+    }
+    assert expected.items() <= rows.items()
+
+
+def test_so_is_what_becomes_of_requests_that_wait(two: World):
+    """alice's, which bob has approved, would be approved by that alone."""
+    request = two.submit()
+    two.vote(request, "bob")
+    draft = PolicyDraft(
+        applies_to=AppliesTo(), max_duration=8 * HOUR, stages=[stage(two, "Any", "dba")]
+    )
+    base = two.policy.versions.get()
+
+    def becomes(pending: str) -> str:
+        how = {"based_on": base, "by": two.ada, "pending": pending}
+        act = partial(administration.publish, two.policy, draft, **how)
+        return told(act)["Requests that wait"]
+
+    assert becomes("keep") == "Keep the version they were asked under (1 waiting)"
+    assert becomes("cancel") == "Cancel them (1 waiting)"
+    assert becomes("re_evaluate") == (
+        f"Weigh them anew; votes that still fit stay (1 waiting); request {request.pk} goes under "
+        "Production v2, with 1 of 1 vote, and is approved by them"
+    )
+
+
+@pytest.mark.parametrize("still", ["may be extended", "is to be looked back at"])
+def test_a_group_counts_while_access_goes_by_a_version_that_names_it(
+    two: World, settings: Any, still: str
+):
+    """Also when another version is in force by now, and nothing is undecided."""
+    settings.FOUR_EYES = False
+    extending: dict[str, Any] = {}
+    if still == "may be extended":
+        lengths = {"extension_max": HOUR, "max_total": 9 * HOUR, "extension_window": HOUR}
+        extending = {"extensions_most": 1, **lengths}
+    first = stage(two, "Database", "dba", fallback_group=two.groups["nobody"])
+    publish(two, first, stage(two, "Security", "security"), **extending)
+    grant = two.approved()
+    publish(two)
+    settings.FOUR_EYES = True
+    joining = person("mallory", joins("nobody"))
+    if not extending:
+        joining(two)  # of no weight yet
+        two.mallory.groups.clear()
+        grants.release(grant.pk, by=two.alice)
+        owe_review(grant)
+    with pytest.raises(Proposed):
+        joining(two)
 
 
 def test_without_four_eyes_nothing_waits(two: World, settings: Any):

@@ -2,6 +2,9 @@
 
 The token and the secret are given and never shown again. Which workspace a token is of Slack says,
 before the verb: no transaction waits for Slack.
+
+Whoever knows the secret, and reads what the app wrote, presses anybody's buttons. So a new token
+or secret, and switching Slack on, takes two. As no secret waits, what is agreed to is leave for it.
 """
 
 from __future__ import annotations
@@ -9,16 +12,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from approvals import secrets
+from approvals import proposals, secrets
 from approvals.errors import Invalid, NotAllowed, WrongState
 from approvals.models import Delivery, SlackAccount, SlackWorkspace
 from approvals.notify.slack import messages
 from approvals.notify.slack.client import Identity, Slack, SlackRefused
+from approvals.proposals import Wanted
+from approvals.second_look import Gain
 from approvals.secrets import SecretUnreadable
 from approvals.transition import actor, verb
 from audit import clock, log
@@ -31,6 +37,11 @@ logger = structlog.get_logger(__name__)
 
 CHANNEL: Final = "slack"
 ONE: Final = 1  # the id of the only workspace
+SET_UP: Final = "slackworkspace.secrets"  # the name of the change that takes two
+WORTH: Final = (
+    "Whoever sets this up can decide as everybody whose Slack account is connected, about what is "
+    "of low or medium risk."
+)
 BOT_TOKEN: Final = re.compile(r"xoxb-[0-9A-Za-z-]{10,250}")
 SIGNING_SECRET: Final = re.compile(r"[0-9a-f]{32,64}")
 
@@ -64,17 +75,27 @@ def identify(wish: Wish, *, by: Person) -> Identity | None:
         raise Invalid(fields={"bot_token": [f"It does not work. {refusal}"]}) from None
 
 
-@verb("slackworkspace.refused", workspace_subject)
 @sensitive_variables()
 def save(pk: int, *, by: Person, wish: Wish, identity: Identity | None) -> SlackWorkspace:
-    """Set the workspace up, or change it. Raises NotAllowed, Invalid.
+    """Set the workspace up, or change it. Raises NotAllowed, Invalid; Proposed where it takes a
+    second person, who has not agreed yet: then nothing of it is kept.
 
     `identity` is what `identify` found for the token. Another workspace has other people: nobody is
     connected there until they prove it.
     """
+    with proposals.proposing(by=by):
+        return _save(pk, by=by, wish=wish, identity=identity)
+
+
+@verb("slackworkspace.refused", workspace_subject)
+@sensitive_variables()
+def _save(pk: int, *, by: Person, wish: Wish, identity: Identity | None) -> SlackWorkspace:
     row = SlackWorkspace.objects.select_for_update().filter(pk=ONE).first()
     _authorize(by, "change" if row else "add")
     _require_sense(row, wish)
+    switched_on = wish.enabled and (row is None or not row.enabled)
+    if switched_on or identity is not None or wish.signing_secret:
+        _require_two(row, by=by)
     made, row = row is None, row or SlackWorkspace(pk=ONE)
     given = []
     if identity is not None:
@@ -96,6 +117,43 @@ def save(pk: int, *, by: Person, wish: Wish, identity: Identity | None) -> Slack
         given=given,
     )
     return row
+
+
+def _require_two(row: SlackWorkspace | None, *, by: Person) -> None:
+    """Use up the leave for it. Raises NeedsTwo where there has to be one and is none."""
+    if not proposals.use_leave(SET_UP, _leave(row), by):
+        with proposals.watched(_wanted(row), by=by):
+            pass
+
+
+def _leave(row: SlackWorkspace | None) -> dict[str, Any]:
+    return {"id": row.pk if row else None}
+
+
+def _wanted(row: SlackWorkspace | None) -> Wanted:
+    """Leave to set Slack up as one likes, once, for whoever proposes it."""
+    what = f"Give Slack ({row}) a new token or secret, or switch it on" if row else "Set Slack up"
+    return Wanted(
+        change=SET_UP,
+        obj=row or SlackWorkspace(pk=ONE),
+        summary=what,
+        arguments=lambda: _leave(row),
+        subject=lambda: workspace_subject(ONE),
+        also=(Gain(WORTH),),
+    )
+
+
+def allow(arguments: dict[str, Any], by: Person) -> None:
+    """Agree to what was proposed: what comes of it is the proposal itself, see `_require_two`."""
+    row = SlackWorkspace.objects.filter(pk=ONE).first()
+    with transaction.atomic(), proposals.watched(_wanted(row), by=by):
+        pass
+
+
+def takes_two(by: Person) -> bool:
+    """Whether a token, a secret or switching on is to be agreed to first, and is not yet."""
+    row = SlackWorkspace.objects.filter(pk=ONE).first()
+    return proposals.in_force() and not proposals.leaves(SET_UP, _leave(row), by).exists()
 
 
 @verb("slackworkspace.refused", workspace_subject)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
-from approvals import rotation, secrets
-from approvals.errors import Invalid, NotAllowed, WrongState
-from approvals.models import Delivery, SlackAccount, SlackProof, SlackWorkspace
+from approvals import proposals, rotation, secrets
+from approvals.errors import Invalid, NotAllowed, Proposed, WrongState
+from approvals.models import Delivery, Proposal, SlackAccount, SlackProof, SlackWorkspace
 from approvals.notify.slack import accounts, workspace
 from approvals.notify.slack.workspace import Wish
 from approvals.states import DeliveryStanding
 from audit.models import Event
 from tests.approvals.notify.slack_server import SECRET, TEAM, TOKEN, Standin
 from tests.approvals.notify.slacking import code, connect, member, set_up, slack_for, tell
+from tests.approvals.test_second_look import two as two
 from tests.conftest import Clock
 from tests.pages import signed_in, text
 from tests.world import World
 
 pytestmark = pytest.mark.django_db
 BOB, MALLORY = member("bob"), member("mallory")
+OTHER = "0123456789abcdef" * 2  # the secret of another app
 
 
 @pytest.fixture
@@ -204,6 +206,78 @@ class TestTheWorkspace:
         [row] = Delivery.objects.filter(channel="slack")
         assert row.standing == DeliveryStanding.WITHDRAWN
         assert SlackAccount.objects.exists(), "who is who is still known if it comes back"
+
+
+class TestItTakesTwo:
+    """Whoever knows the secret, and reads what the app wrote, presses everybody's buttons."""
+
+    def test_a_new_secret_waits_for_somebody_else_and_is_not_kept(
+        self, slack: Standin, two: World, clock: Clock
+    ):
+        before = SlackWorkspace.objects.get().secrets
+        found = proposed(lambda: set_up(two, bot_token="", signing_secret=OTHER))
+        assert SlackWorkspace.objects.get().secrets == before
+        assert OTHER not in json.dumps([found.arguments, found.effects, found.differences])
+        assert "decide as everybody whose Slack account is connected" in found.effects[0]
+        assert proposed(lambda: set_up(two, signing_secret="")) == found, "nor a token"
+        proposals.agree(found.pk, by=two.adam, digest=found.digest)
+        assert SlackWorkspace.objects.get().secrets == before, "it is leave to do it"
+        assert not workspace.takes_two(two.ada)
+        assert workspace.takes_two(two.adam), "and ada's only"
+        set_up(two, bot_token="", signing_secret=OTHER)
+        row = SlackWorkspace.objects.get()
+        assert workspace.unsealed(row, "signing_secret") == OTHER
+        found = proposed(lambda: set_up(two))
+        proposals.agree(found.pk, by=two.adam, digest=found.digest)
+        clock.forward(proposals.LEAVE.total_seconds() + 1)
+        assert proposed(lambda: set_up(two)) != found
+
+    def test_off_at_once_and_on_by_two(self, slack: Standin, two: World):
+        nothing = {"bot_token": "", "signing_secret": ""}
+        set_up(two, **nothing)  # changes nothing that matters
+        off = Wish(enabled=False)
+        workspace.save(1, by=two.ada, wish=off, identity=None)
+        assert not SlackWorkspace.objects.get().enabled
+        found = proposed(lambda: set_up(two, **nothing))
+        workspace.delete(1, by=two.ada)
+        with pytest.raises(WrongState):
+            proposals.agree(found.pk, by=two.adam, digest=found.digest)
+        found = proposed(lambda: set_up(two))
+        proposals.agree(found.pk, by=two.adam, digest=found.digest)
+        assert set_up(two).enabled
+
+    def test_until_there_is_a_second_superuser_one_does_it(
+        self, world: World, slack: Standin, settings: Any
+    ):
+        settings.FOUR_EYES = True
+        set_up(world, signing_secret=OTHER)
+        [event] = Event.objects.filter(action="four_eyes.passed_over")
+        assert event.data["effects"] == [workspace.WORTH]
+
+    @pytest.mark.slow
+    def test_the_pages_say_so(self, slack: Standin, two: World):
+        ada, change = signed_in(two.ada), reverse("admin:approvals_slackworkspace_change", args=[1])
+        asks = "Somebody else has to agree to a new token or secret"
+        assert asks in text(ada.get(change))
+        typed = {"enabled": "on", "bot_token": "", "signing_secret": OTHER}
+        page = ada.post(change, typed, follow=True)
+        assert "Proposed, and not done yet" in text(page)
+        assert "What you typed is not kept. Once somebody else has agreed you have an" in text(page)
+        assert OTHER not in page.content.decode()
+        found = Proposal.objects.get()
+        proposals.agree(found.pk, by=two.adam, digest=found.digest)
+        at = reverse("admin:approvals_proposal_change", args=[found.pk])
+        assert change in ada.get(at).content.decode()
+        assert asks not in text(ada.get(change))
+        ada.post(change, typed)
+        row = SlackWorkspace.objects.get()
+        assert workspace.unsealed(row, "signing_secret") == OTHER
+
+
+def proposed(act: Callable[[], Any]) -> Proposal:
+    with pytest.raises(Proposed) as raised:
+        act()
+    return Proposal.objects.get(pk=raised.value.proposal_id)
 
 
 class TestPages:
