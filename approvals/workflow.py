@@ -243,6 +243,7 @@ def vote(
     stage_id: int | None = None,
     risks: Collection[str] = Risk.values,
     less: Less | None = None,
+    seen_outcome: str = "",
 ) -> AccessRequest:
     """Approve or deny in the open stage; a second vote there replaces the first.
 
@@ -254,6 +255,8 @@ def vote(
     lent theirs to whoever gives it.
     `risks` are those of a level that may be voted on in this way. `less` approves with less than
     was asked: the grant takes the shortest time and the lowest level of the approvals that count.
+    `seen_outcome`, where given, is the hash of what the approvals of the others would open: if that
+    is not what it was any more, an approval is a conflict.
     Raises WrongState (too late, or not what they saw), NotAllowed with a reason code, Invalid.
     """
     if less is not None and less.level is not None:
@@ -282,6 +285,8 @@ def vote(
             "To change it, open the request again.",
             code="voted_already",
         )
+    others = reductions.outcome(request, [vote for vote in before.votes if vote is not mine])
+    _require_seen(others, "" if deny else seen_outcome, risks)
     stages = before.stages
     left = narrowing.reduction(request, less, decision=decision, stages=stages) if less else None
     if left is not None and left.level is not None:
@@ -290,6 +295,18 @@ def vote(
     cast = _cast(stage, before, request, by=by, whose=whose, left=left, now=now, **words)
     rounds.advance(request, before.with_vote(cast), by=by, now=now)
     return request
+
+
+def _require_seen(opens: reductions.Outcome, seen: str, risks: Collection[str]) -> None:
+    """Refuse where the approvals so far open what may not be voted on in this way, or not what
+    was seen."""
+    _require_risk(opens.level, risks)
+    if seen and seen != opens.scope_hash:
+        raise WrongState(
+            "What it would open has changed since you looked at it: somebody approved with less, "
+            "or does not any more. Read it again, then decide.",
+            code="scope_changed",
+        )
 
 
 def _require_risk(level: AccessLevel, risks: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from approvals import notify
 from approvals.mails import one_line
@@ -96,7 +96,7 @@ def _tell(case: Case, fact: Fact, endpoints: Sequence[WebhookEndpoint]) -> None:
     notice.quote, notice.link = words.harmless(told.quote), words.page(case)
     if fact.settles is not None:
         inbox.settle(fact.settles(case), case.now)
-        _change(fact.settles(case), case.now)
+        _change((fact.changes or fact.settles)(case), case.now)
     people = wanted(case, fact)
     deliveries = list(_to_people(case, fact, people or ()))
     unreachable = fact.required and people is not None and not deliveries
@@ -112,10 +112,16 @@ def _tell(case: Case, fact: Fact, endpoints: Sequence[WebhookEndpoint]) -> None:
 def _change(settled: Q, now: datetime) -> None:
     """Messages that can be changed in place are due again, to say what became of it.
 
-    One that is being changed just now is changed once more: what is handed over may be older.
+    One that is being changed just now is changed once more: what is handed over may be older. One
+    that is being sent for the first time has no handle yet: whoever sends it looks after it.
     """
     names = [channel.name for channel in notify.channels() if channel.in_place]
     said = Delivery.objects.filter(settled, channel__in=names).exclude(handle="")
+    say_anew(said, now)
+
+
+def say_anew(said: QuerySet[Delivery], now: datetime) -> None:
+    """Have these messages changed in place to what there is to say."""
     open_again = {"sent_at": None, "dead_at": None, "withdrawn_at": None}
     said.update(next_try_at=now, since=now, attempts=0, **open_again)
 

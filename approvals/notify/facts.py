@@ -51,7 +51,8 @@ class Fact:
     back. `required`: that nobody can be told is an error. `asking`: spares those who may decide but
     do not wish to be asked, as long as others are. `not_over`: channels that do not carry it.
     `settles`: entries of inboxes that it makes old news, so that they are new to nobody any more,
-    and messages that say from then on what became of it.
+    and messages that say from then on what became of it. `changes`: messages that say something
+    else from then on, whether or not they are settled; those that it settles unless it is given.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Fact:
     asking: bool = False
     not_over: frozenset[str] = frozenset()
     settles: Callable[[Case], Q] | None = None
+    changes: Callable[[Case], Q] | None = None
 
 
 TABLE: Final = (
@@ -121,6 +123,7 @@ TABLE: Final = (
         who=recipients.nobody,
         words=words.voted,
         settles=recipients.asking_voter,
+        changes=recipients.asking_of_less,
     ),
     Fact(
         name="not_needed",
@@ -310,7 +313,13 @@ TABLE: Final = (
         name="proposal_ended",
         label="What one proposed is decided",
         actions=frozenset(
-            {"proposal.carried_out", "proposal.denied", "proposal.expired", "proposal.failed"}
+            {
+                "proposal.carried_out",
+                "proposal.denied",
+                "proposal.withdrawn",
+                "proposal.expired",
+                "proposal.failed",
+            }
         ),
         who=recipients.proposer,
         words=words.proposal_ended,

@@ -30,6 +30,7 @@ People = Collection[int] | None
 
 ASKING: Final = ("asked", "reminded", "escalated")  # about a stage
 ASKING_ANEW: Final = ("redrawn", "again")  # about a request, whichever of its stages is open
+ASKING_TO_AGREE: Final = ("proposed",)
 
 
 def can_decide(case: Case) -> People:
@@ -128,6 +129,13 @@ def asking_at_all(case: Case) -> Q:
     )
 
 
+def asking_of_less(case: Case) -> Q:
+    """Those that ask about what opens otherwise since this vote: with less, or not any more."""
+    if case.data.get("less") or case.data.get("before_less"):
+        return asking_at_all(case)
+    return asking_voter(case)
+
+
 def asking_voter(case: Case) -> Q:
     """Those that asked whoever has voted now."""
     facts = (*ASKING, *ASKING_ANEW)
@@ -220,7 +228,7 @@ def proposer(case: Case) -> People:
 
 def asking_to_agree(case: Case) -> Q:
     """The entries of inboxes that ask to agree to it."""
-    return Q(notice__thread=case.notice.thread, notice__fact="proposed")
+    return Q(notice__thread=case.notice.thread, notice__fact__in=ASKING_TO_AGREE)
 
 
 def proposal(case: Case) -> Proposal:

@@ -21,12 +21,13 @@ from django.db.models import QuerySet
 
 from approvals import notify
 from approvals.mails import one_line
-from approvals.models import Delivery, Preferences
+from approvals.models import Delivery, Notice, Preferences
 from approvals.notify import case as cases
 from approvals.notify import expanding, preferences
 from approvals.notify.base import Channel, Item, Outcome, Parcel
 from approvals.notify.case import Case
 from approvals.notify.facts import FACTS
+from approvals.notify.recipients import ASKING, ASKING_ANEW, ASKING_TO_AGREE
 from audit import clock, log
 from audit.log import SYSTEM
 
@@ -42,6 +43,8 @@ RETRY_MOST: Final = timedelta(hours=3)
 GIVEN_UP: Final = timedelta(days=2)
 FRESH: Final = timedelta(minutes=1)  # within which whoever is to be told is not derived anew
 ERROR_MAX: Final = 500
+ASK: Final = (*ASKING, *ASKING_ANEW, *ASKING_TO_AGREE)  # said otherwise once they are settled
+SETTLE: Final = [fact.name for fact in FACTS.values() if fact.settles]
 
 _busy: dict[str, threading.Lock] = {}
 
@@ -151,6 +154,8 @@ def _send(channel: Channel, rows: Sequence[Delivery], deadline: float) -> int:
     for parcel, outcome in _handed_over(channel, list(_parcels(rows)), deadline):
         mine = [known.pop(item.delivery) for item in parcel.items]
         _settle(mine, outcome)
+        if channel.in_place and outcome.handle and not parcel.handle:
+            _catch_up(mine)
         sent += not outcome.why
         if outcome.all_of_it:
             _put_off(channel, parcel, mine[0], outcome)
@@ -231,6 +236,20 @@ def _settle(rows: Sequence[Delivery], outcome: Outcome) -> None:
         now = clock.now()
         for row in rows:
             _settle_failed(row, error, now, outcome)
+
+
+def _catch_up(rows: Sequence[Delivery]) -> None:
+    """What came up while these were sent for the first time could not change them: they had no
+    handle. What comes up from now on finds it."""
+    for row in rows:
+        notice = row.notice
+        if notice.fact not in ASK:
+            continue
+        # Whatever is of one thread is written under one lock, so later ones have greater keys.
+        later = Notice.objects.filter(thread=notice.thread, pk__gt=notice.pk, fact__in=SETTLE)
+        if later.exists():
+            said = Delivery.objects.filter(pk=row.pk, next_try_at=None)
+            expanding.say_anew(said, clock.now())
 
 
 def _settle_failed(row: Delivery, error: str, now: datetime, outcome: Outcome) -> None:

@@ -292,6 +292,7 @@ def proposed(case: Case) -> Words:
 PROPOSAL_ENDED: Final = {
     "carried_out": "{who} agreed, and it is done: {what}",
     "denied": "{who} denied it: {what}",
+    "withdrawn": "{who} withdrew it: {what}",
     "expired": "Nobody agreed in time: {what}",
     "failed": "{who} agreed, and it could not be done: {what}",
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 import structlog
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -180,6 +181,8 @@ def _clicked(row: SlackWorkspace, call: _Call, did: str, packed: str) -> tuple[P
 
 
 def _vote(choice: Choice, *, by: Person, decision: Decision, comment: str = "") -> None:
+    # Named even if it is their own, so that no vote counts as one that the message did not tell of.
+    whose = get_user_model()._default_manager.get(pk=choice.whose)
     workflow.vote(
         choice.request,
         by=by,
@@ -188,6 +191,8 @@ def _vote(choice: Choice, *, by: Person, decision: Decision, comment: str = "") 
         stage_id=choice.stage,
         replaces=choice.replaces,
         comment=comment,
+        on_behalf_of=whose.get_username(),
+        seen_outcome=choice.outcome,
         risks=tokens.VOTE_RISKS,
     )
 

@@ -50,13 +50,17 @@ class Message:
 class Choice:
     """What one person decides with a button: what they were shown, so that a later state refuses.
 
-    It is signed by us: whoever could sign calls like Slack could still not make up a button.
+    `whose` is the id of whose vote it is, their own or one that was lent to them, `outcome` the
+    hash of what the approvals so far would open. It is signed by us: whoever could sign calls like
+    Slack could still not make up a button.
     """
 
     person: int
     request: int
     stage: int
+    whose: int
     scope_hash: str
+    outcome: str
     replaces: int
 
     def packed(self) -> str:

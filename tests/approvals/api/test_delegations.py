@@ -55,7 +55,7 @@ def test_where_it_takes_two_an_admin_proposes_it(world: World, as_: As, settings
     found = Proposal.objects.get()
     proposals.agree(found.pk, by=adam, digest=found.digest)
     (listed,) = as_("olga").get("delegations/").json()["results"]
-    assert (listed["person"]["username"], listed["made_by"]["username"]) == ("bob", "adam")
+    assert (listed["person"]["username"], listed["made_by"]["username"]) == ("bob", "ada")
 
 
 def test_whose_move_a_proposal_is_is_told_to_who_may_see_it(world: World, as_: As):

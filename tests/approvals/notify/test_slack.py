@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from django.core import signing
 
-from approvals import tokens, workflow
+from approvals import proposals, tokens, workflow
 from approvals.errors import NotAllowed
 from approvals.models import Delivery, SlackWorkspace
-from approvals.notify import preferences
+from approvals.notify import expanding, preferences
 from approvals.notify.preferences import Wishes
 from approvals.notify.slack import accounts, messages, workspace
+from approvals.notify.slack.client import Slack as Client
 from approvals.notify.slack.messages import Choice, Told
 from approvals.states import DeliveryStanding
 from audit import clock as database_clock
@@ -33,6 +34,8 @@ from tests.approvals.notify.slacking import (
     slack_for,
     tell,
 )
+from tests.approvals.test_proposals import agree, longer
+from tests.approvals.test_second_look import two as two
 from tests.conftest import Clock
 from tests.world import World
 
@@ -43,13 +46,18 @@ BOB, CAROL, DAN, ALICE = (member(name) for name in ("bob", "carol", "dan", "alic
 @pytest.fixture
 def slack(world: World, settings: Any, monkeypatch: Any) -> Iterator[Standin]:
     with slack_for(settings, monkeypatch) as standin:
-        set_up(world)
+        with proposals.at_the_console():  # elsewhere it takes two
+            set_up(world)
         yield standin
 
 
 def rows(who: str = "bob") -> list[Delivery]:
     found = Delivery.objects.filter(channel="slack", person__username=who)
     return list(found.select_related("notice").order_by("pk"))
+
+
+def deny(proposal: Any, person: Any) -> None:
+    proposals.deny(proposal.pk, by=person, digest=proposal.digest, note="Too long.")
 
 
 def actions(kind: str) -> list[str]:
@@ -136,8 +144,8 @@ class TestWhatIsSaid:
         assert buttons(message) == ["open"]
 
     def test_nothing_is_longer_than_slack_takes(self):
-        big = dict.fromkeys(("person", "request", "stage", "replaces"), 2**62)
-        choice = Choice(scope_hash="f" * 64, **big)
+        big = dict.fromkeys(("person", "request", "stage", "whose", "replaces"), 2**62)
+        choice = Choice(scope_hash="f" * 64, outcome="f" * 64, **big)
         for text in ("<" * 3000, "&" * 3000, "x" * 3000, "a\n\tb" * 900, "𝕏" * 3000):
             facts = [("Level", text)] * 6
             told = Told(
@@ -151,7 +159,8 @@ class TestWhatIsSaid:
             assert messages.harmless(text, 150).replace("&lt;", "").count("&l") == 0
 
     def test_what_is_packed_comes_back_to_that_person_and_nothing_else_does(self):
-        choice = Choice(person=7, request=1, stage=2, scope_hash="ab", replaces=0)
+        numbers = {"person": 7, "request": 1, "stage": 2, "whose": 7, "replaces": 0}
+        choice = Choice(scope_hash="ab", outcome="cd", **numbers)
         packed = choice.packed()
         assert Choice.unpacked(packed, of=7) == choice
         other_shape = signing.dumps({"request": 1}, salt=messages.SALT)
@@ -245,6 +254,49 @@ class TestInPlace:
         world.vote(asked, "dan", "deny")
         tell()
         assert "It is denied." in read(slack.to(BOB)[0])
+
+    def test_what_is_settled_while_the_message_is_on_its_way_is_said_as_well(
+        self, world: World, slack: Standin, monkeypatch: Any
+    ):
+        connect(world, slack, "bob")
+        asked, post = world.submit(), Client.post
+
+        def slowly(self: Client, *what: Any) -> str:
+            handle = post(self, *what)
+            world.vote(asked, "dan", "deny")
+            expanding.expand_due()
+            return handle
+
+        monkeypatch.setattr(Client, "post", slowly)
+        tell()
+        [message] = slack.to(BOB)
+        assert "It is denied." in read(message)
+        assert buttons(message) == ["open"]
+        assert slack.updates == 1
+        assert [row.standing for row in rows()] == [DeliveryStanding.SENT]
+
+    @pytest.mark.parametrize(
+        ("end", "says"),
+        [
+            (lambda two, it: agree(it, two.people["eve"]), "eve agreed, and it is done."),
+            (lambda two, it: deny(it, two.people["eve"]), "eve denied it."),
+            (lambda two, it: proposals.withdraw(it.pk, by=two.ada), "It was withdrawn."),
+        ],
+    )
+    def test_a_proposal_that_has_ended_says_how(
+        self, two: World, slack: Standin, end: Any, says: str
+    ):
+        two.people["eve"] = type(two.ada).objects.create_superuser("eve", password="a long one")
+        connect(two, slack, "adam")
+        proposal = longer(two)
+        tell()
+        [before] = slack.to(member("adam"))
+        assert "agree to it or deny it" in read(before)
+        end(two, proposal)
+        tell()
+        [message] = slack.to(member("adam"))
+        assert says in read(message)
+        assert "agree to it or deny it" not in read(message)
 
     def test_what_was_sent_is_not_changed_for_whoever_has_disconnected(
         self, world: World, slack: Standin

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from approvals import editing, tokens, workflow
-from approvals.models import SlackCall, SlackWorkspace, Vote
+from approvals.models import Grant, SlackCall, SlackWorkspace, Vote
 from approvals.notify.slack import accounts, workspace
 from approvals.wishes import Wish
 from audit.models import Event
@@ -30,10 +30,12 @@ from tests.approvals.notify.slacking import (
     slack_for,
     tell,
 )
+from tests.approvals.test_delegating import lend
+from tests.approvals.test_less import less
 from tests.conftest import Clock
-from tests.world import World, publish, stage
+from tests.world import HOUR, World, publish, stage
 
-BOB = member("bob")
+BOB, CAROL, MALLORY = (member(name) for name in ("bob", "carol", "mallory"))
 
 
 @pytest.fixture
@@ -200,7 +202,7 @@ class TestRefusals:
 
     def test_whoever_knows_the_signing_secret_makes_up_no_button(self, asked: Any, slack: Standin):
         choice = {"request": asked.pk, "stage": asked.stages.get(state="open").pk, "replaces": 0}
-        made_up = json.dumps({**choice, "scope_hash": asked.scope_hash})
+        made_up = json.dumps({**choice, "scope_hash": asked.scope_hash, "whose": 1, "outcome": ""})
         call(slack.press(BOB, "approve", value=made_up))
         assert votes() == []
         assert "damaged" in slack.whispers[0][2]["text"]
@@ -232,6 +234,117 @@ class TestRefusals:
         answer = call(slack.submit(BOB, "No."))
         assert "“Database” has passed" in answer.json()["errors"]["reason"]
         assert [who for who, _, _ in votes()] == ["dan"]
+
+
+@pytest.fixture
+def shorter(world: World, slack: Standin) -> Any:
+    """carol is asked for 1 h of read-write, of which bob has left 30 min of read-only."""
+    connect(world, slack, "carol")
+    request = world.submit(level=world.write)
+    world.vote(request, "bob", less=less(world.read, HOUR // 2))
+    tell()
+    return request
+
+
+@pytest.mark.django_db
+class TestLess:
+    def test_what_it_opens_with_the_approvals_so_far_is_what_is_asked(
+        self, shorter: Any, slack: Standin
+    ):
+        [message] = slack.to(CAROL)
+        opens = "With the approvals so far it opens 30 min of read-only."
+        for words in (opens, "30 min (asked: 1 h)", "read-only (asked: read-write)", "(asked: Med"):
+            assert words in read(message)
+        confirm = message["blocks"][-1]["elements"][0]["confirm"]["text"]["text"]
+        assert confirm.startswith(f"{opens} alice asks for read-write on orders")
+        call(slack.press(CAROL, "approve"))
+        assert slack.whispers == []
+        assert Grant.objects.get(request=shorter).duration == HOUR // 2
+
+    @pytest.mark.parametrize("now", [HOUR // 4, None])
+    def test_what_it_opens_otherwise_since_then_is_not_approved(
+        self, world: World, slack: Standin, now: int | None
+    ):
+        """Nor is it without anybody's message having been changed yet."""
+        publish(world, stage(world, "Both", "dba", "security"))
+        connect(world, slack, "carol")
+        request = world.submit()
+        world.vote(request, "bob", less=less(duration=HOUR // 2))
+        tell()
+        click, denial = slack.press(CAROL, "approve"), slack.press(CAROL, "deny")
+        world.vote(request, "bob", less=less(duration=now) if now else None)
+        call(click)
+        assert [who for who, _, _ in votes()] == ["bob", "bob"]
+        assert "What it would open has changed" in slack.whispers[0][2]["text"]
+        assert newest("vote.refused").data["code"] == "scope_changed"
+        assert f"How long\n{'15 min (asked: 1 h)' if now else '1 h'} |" in read(slack.to(CAROL)[0])
+        call(denial)
+        call(slack.submit(CAROL, "Not at all."))
+        assert votes()[-1] == ("carol", "deny", "Not at all."), "which opens nothing"
+
+    def test_messages_that_ask_say_so_as_soon_as_somebody_approves_with_less(
+        self, world: World, slack: Standin
+    ):
+        publish(world, stage(world, "Both", "dba", "security"))
+        connect(world, slack, "carol")
+        request = world.submit()
+        tell()
+        world.vote(request, "bob", less=less(duration=HOUR // 2))
+        tell()
+        assert "How long\n30 min (asked: 1 h)" in read(slack.to(CAROL)[0])
+        call(slack.press(CAROL, "approve"))
+        assert Grant.objects.get(request=request).duration == HOUR // 2
+
+    def test_a_lower_level_of_a_higher_risk_is_decided_on_the_page(
+        self, world: World, shorter: Any, slack: Standin, monkeypatch: Any
+    ):
+        """A rank says nothing of the risk. No level of high risk can be saved yet, so the bound is
+        moved."""
+        click = slack.press(CAROL, "approve")
+        monkeypatch.setattr(tokens, "VOTE_RISKS", ("medium",))
+        call(click)
+        assert newest("vote.refused").data["code"] == "token_risk"
+        assert buttons(slack.to(CAROL)[0]) == ["open"]
+
+
+@pytest.mark.django_db
+class TestLent:
+    def test_whose_vote_it_is_is_said_and_is_theirs(self, world: World, slack: Standin):
+        lend(world, "bob", "mallory")
+        tell()
+        connect(world, slack, "mallory")
+        world.submit()
+        tell()
+        [message] = slack.to(MALLORY)
+        assert "You vote for\nbob" in read(message)
+        assert "You vote for bob." in str(message["blocks"][-1]["elements"][0]["confirm"])
+        call(slack.press(MALLORY, "approve"))
+        given = Vote.objects.values_list("voter__username", "on_behalf_of__username")
+        assert list(given) == [("mallory", "bob")]
+
+    def test_where_several_have_lent_theirs_it_is_chosen_on_the_page(
+        self, world: World, slack: Standin
+    ):
+        for who in ("bob", "dan"):
+            lend(world, who, "mallory")
+        tell()
+        connect(world, slack, "mallory")
+        world.submit()
+        tell()
+        [message] = slack.to(MALLORY)
+        assert buttons(message) == ["open"]
+        assert "choose on its page whose you give" in read(message)
+
+    def test_ones_own_vote_does_not_turn_into_somebody_elses(
+        self, world: World, asked: Any, slack: Standin
+    ):
+        click = slack.press(BOB, "approve")
+        lend(world, "dan", "bob")
+        world.groups["dba"].user_set.remove(world.bob)
+        call(click)
+        assert votes() == []
+        assert newest("vote.refused").data["code"] == "not_lent"
+        assert "You vote for\ndan" in read(slack.to(BOB)[0])
 
 
 @pytest.mark.django_db
