@@ -16,7 +16,7 @@ from django.db import transaction
 from django.test import override_settings
 from guardian.shortcuts import assign_perm
 
-from approvals import administration, overdue, reviews, workflow
+from approvals import administration, emergency, overdue, reviews, workflow
 from approvals.administration import PolicyDraft, StageDraft
 from approvals.errors import Proposed
 from approvals.models import (
@@ -156,6 +156,17 @@ def owe_review(grant: Grant) -> Review:
     with transaction.atomic():
         reviews.open_for([grant], emergency=False, now=clock.now())
     return Review.objects.get(grant=grant)
+
+
+def in_an_emergency(world: World) -> Grant:
+    """alice, who is on call, has opened read-only on orders; mallory is in the group it tells."""
+    oncall, watch = (Group.objects.create(name=name) for name in ("oncall", "watch"))
+    oncall.user_set.add(world.alice)
+    watch.user_set.add(world.mallory)
+    publish(world, emergency_groups=[oncall], emergency_duration=HOUR // 2, emergency_tells=watch)
+    wish = {"reason": "Payments are down.", "confirmation": "orders"}
+    request = emergency.break_glass(world.read.pk, by=world.alice, proven=True, **wish)
+    return Grant.objects.select_related("review").get(request=request)
 
 
 def over() -> set[int]:

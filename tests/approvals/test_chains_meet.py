@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, transaction
 
-from approvals import access, delegating, emergency, opening, policy, reviews, wishes, workflow
+from approvals import access, delegating, opening, policy, reviews, wishes, workflow
 from approvals.delegating import Lending
 from approvals.errors import NotAllowed
 from approvals.models import AccessRequest, Grant, Policy, Review, Vote
@@ -20,7 +20,7 @@ from audit import clock as time
 from tests.approvals.test_emergency import refused, signed_in
 from tests.approvals.test_republishing import republish
 from tests.conftest import Clock
-from tests.world import HOUR, World, publish, stage
+from tests.world import HOUR, World, in_an_emergency, publish, stage
 
 
 def lend(world: World, person: str, to: str, *, by: str = "") -> None:
@@ -125,15 +125,7 @@ class TestLongerAccess:
 class TestReviews:
     @pytest.fixture
     def owed(self, world: World) -> Review:
-        oncall, watch = (Group.objects.create(name=name) for name in ("oncall", "watch"))
-        oncall.user_set.add(world.alice)
-        watch.user_set.add(world.mallory)
-        publish(
-            world, emergency_groups=[oncall], emergency_duration=HOUR // 2, emergency_tells=watch
-        )
-        wish = {"reason": "Payments are down.", "confirmation": "orders"}
-        emergency.break_glass(world.read.pk, by=world.alice, proven=True, **wish)
-        return Review.objects.get()
+        return in_an_emergency(world).review
 
     def test_whoever_has_left_the_group_does_not_give_it(self, world: World, owed: Review):
         world.groups["dba"].user_set.remove(world.bob)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from django.core.checks import WARNING, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 
@@ -51,6 +52,8 @@ def test_the_demo_starts_at_home(settings):
     settings.DEMO = True
     settings.ALLOWED_HOSTS = ["localhost"]
     refuse_unsafe()
+    settings.DEMO = False
+    assert "does not start" in refusal(), "what the demo is excused from"
 
 
 def test_everything_that_is_wrong_is_named_at_once(production):
@@ -65,6 +68,9 @@ def test_everything_that_is_wrong_is_named_at_once(production):
 
 def test_a_warning_stops_no_start(production):
     production.EMAIL_HOST = production.SITE_URL = ""
+    levels = [message.level for message in run_checks(include_deployment_checks=True)]
+    assert levels
+    assert max(levels) == WARNING
     refuse_unsafe()
 
 

@@ -14,7 +14,7 @@ from approvals.models import AccessRequest, Grant, Review
 from audit import clock as time
 from tests.approvals.notify.telling import facts_of, tell, told, words_of
 from tests.conftest import Clock
-from tests.world import HOUR, World, publish
+from tests.world import HOUR, World, in_an_emergency, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -78,16 +78,9 @@ class TestLending:
 class TestAnEmergency:
     @pytest.fixture
     def opened(self, world: World) -> Grant:
-        oncall, watch = (Group.objects.create(name=name) for name in ("oncall", "watch"))
-        oncall.user_set.add(world.alice)
-        watch.user_set.add(world.mallory)
-        publish(
-            world, emergency_groups=[oncall], emergency_duration=HOUR // 2, emergency_tells=watch
-        )
-        wish = {"reason": "Payments are down.", "confirmation": "orders"}
-        emergency.break_glass(world.read.pk, by=world.alice, proven=True, **wish)
+        grant = in_an_emergency(world)
         tell()
-        return Grant.objects.get()
+        return grant
 
     def test_everybody_who_was_passed_over_reads_why(self, world: World, opened: Grant):
         passed_over = ["bob", "carol", "chen", "dan", "dora"]
