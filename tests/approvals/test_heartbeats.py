@@ -217,15 +217,18 @@ def test_many_fold_at_once_and_no_reader_ever_sees_another_sum():
     whole = counted()
     seen: list[dict[str, float]] = []
     done = threading.Event()
+    looks = threading.Semaphore(0)  # each is good for one fold: the reader is not left behind
 
     def folding() -> None:
         while Heartbeat.objects.exclude(process=PAST).exists():
-            heartbeats.fold()
+            if heartbeats.fold():
+                looks.acquire(timeout=10)
         connections.close_all()
 
     def reading() -> None:
         while not done.is_set():
             seen.append(counted())
+            looks.release()
         connections.close_all()
 
     reader = threading.Thread(target=reading)
